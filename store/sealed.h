@@ -7,7 +7,6 @@
 #ifndef STORE_SEALED_H
 #define STORE_SEALED_H
 
-#include "store/bytes_fwd.h"
 #include "store/domain.h"
 
 #include <stddef.h>
