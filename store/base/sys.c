@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static _Atomic uint64_t fault_at;    /* which call fails; 0 never */
@@ -274,6 +276,83 @@ sys_fstat(int fd, struct stat *st)
 	if (faulty())
 		return -1;
 	return fstat(fd, st);
+}
+
+int
+sys_symlinkat(const char *target, int dirfd, const char *name)
+{
+	if (faulty())
+		return -1;
+	if (symlinkat(target, dirfd, name))
+		return -1;
+	changed("link", dirfd, name);
+	return 0;
+}
+
+int
+sys_mknodat(int dirfd, const char *name, mode_t mode, dev_t dev)
+{
+	if (faulty())
+		return -1;
+	return mknodat(dirfd, name, mode, dev);
+}
+
+int
+sys_fchownat(int dirfd, const char *name, uid_t uid, gid_t gid, int flags)
+{
+	if (faulty())
+		return -1;
+	return fchownat(dirfd, name, uid, gid, flags);
+}
+
+int
+sys_fchmodat(int dirfd, const char *name, mode_t mode)
+{
+	if (faulty())
+		return -1;
+	return fchmodat(dirfd, name, mode, 0);
+}
+
+int
+sys_utimensat(int dirfd, const char *name, const struct timespec times[2], int flags)
+{
+	if (faulty())
+		return -1;
+	return utimensat(dirfd, name, times, flags);
+}
+
+int
+sys_lsetxattrat(int dirfd, const char *name, const char *attr, const void *value, size_t len)
+{
+	char path[PATH_MAX];
+
+	if (faulty())
+		return -1;
+	/* There is no lsetxattrat(2) on the kernels we run on; the descriptor's path stands in. */
+	if (snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd, name) >= (int)sizeof(path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	return lsetxattr(path, attr, value, len, 0);
+}
+
+int
+sys_syncfs(int fd)
+{
+	if (faulty())
+		return -1;
+	if (syncfs(fd))
+		return -1;
+	changed("fsync", fd, NULL);
+	return 0;
+}
+
+int
+sys_fstatvfs(int fd, struct statvfs *st)
+{
+	if (faulty())
+		return -1;
+	return fstatvfs(fd, st);
 }
 
 void

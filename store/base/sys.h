@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 
 int sys_openat(int dirfd, const char *path, int flags, mode_t mode);
@@ -34,6 +35,15 @@ int sys_mkdirat(int dirfd, const char *path, mode_t mode);
 int sys_ftruncate(int fd, uint64_t len);
 int sys_fstatat(int dirfd, const char *path, struct stat *st, int flags);
 int sys_fstat(int fd, struct stat *st);
+int sys_symlinkat(const char *target, int dirfd, const char *name);
+int sys_mknodat(int dirfd, const char *name, mode_t mode, dev_t dev);
+int sys_fchownat(int dirfd, const char *name, uid_t uid, gid_t gid, int flags);
+int sys_fchmodat(int dirfd, const char *name, mode_t mode);
+int sys_utimensat(int dirfd, const char *name, const struct timespec times[2], int flags);
+/* Set an extended attribute of `name` itself, also if it is a symbolic link. */
+int sys_lsetxattrat(int dirfd, const char *name, const char *attr, const void *value, size_t len);
+int sys_syncfs(int fd);
+int sys_fstatvfs(int fd, struct statvfs *st);
 /* Close *fd if it is not -1 and set it to -1; errno is kept. */
 void sys_close(int *fd);
 
