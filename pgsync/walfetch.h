@@ -18,8 +18,7 @@ struct tree_builder;
 struct walfetch;
 
 struct walfetch_opts {
-	const char *conninfo;       /* as pgconn takes it; borrowed for the call */
-	const char *run_as;         /* as pgconn takes it: the OS user to connect as, or NULL */
+	const char *conninfo;       /* borrowed for the call */
 	uint64_t system_identifier; /* what the server must say; 0 = anything */
 	uint32_t uid, gid;          /* owner of the files in the snapshot */
 	int silence_ms;             /* give up when nothing arrives for so long; 0 = 60000 */

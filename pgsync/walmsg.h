@@ -68,8 +68,7 @@ int walmsg_check_page(
 void walmsg_segment_name(
     char out[WAL_SEGMENT_NAME_MAX], uint32_t timeline, uint64_t lsn, uint32_t segment_bytes);
 
-/* "0/3000060" and back; a parse needs the whole text.  Errors: ERR_USAGE. */
-void walmsg_lsn_format(char out[WAL_LSN_TEXT_MAX], uint64_t lsn);
-int walmsg_lsn_parse(const char *text, uint64_t *lsn);
+/* "0/3000060"; pgconn_lsn_parse() is the way back.  Returns `out`. */
+const char *walmsg_lsn_text(char out[WAL_LSN_TEXT_MAX], uint64_t lsn);
 
 #endif
