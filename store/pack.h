@@ -61,21 +61,27 @@ void pack_toc_release(struct pack_toc *toc);
 
 struct pack_builder;
 
-/* A new pack in memory, closed by itself when it has grown over `target_bytes`. */
+/*
+ * A builder with memory for packs of about `target_bytes`; `keys` is borrowed until it is freed.
+ * It begins with an empty pack; pack_builder_restart() begins the next one in the same memory.
+ */
 int pack_builder_new(struct pack_builder **out, enum pack_kind kind,
     const uint8_t repo_id[REPO_ID_LEN], const struct domain_keys *keys, uint64_t target_bytes);
+int pack_builder_restart(struct pack_builder *p);
 
 /*
  * Seal one encoded chunk into the pack.  Any number of threads may call this; the bytes are
  * encrypted straight into the pack's memory, outside any lock.  Returns 0, or 1 if the pack is
- * full (take a new one).  `aead` is the caller's own context; its key is set by this call.
- * `*last` tells that this pack is full now and every seal in it is done: the one caller that gets
- * it must finish the pack.
+ * full or closed (take a new one).  `aead` is the caller's own context; its key is set by this
+ * call.  Fills off and sealed_len of *entry.  `*last` tells that the pack was closed meanwhile and
+ * this was the last seal under way: the one caller that gets it must finish the pack.
  */
 int pack_builder_add(struct pack_builder *p, struct aead *aead, struct pack_entry *entry,
     const void *encoded, size_t encoded_len, bool *last);
 
-/* No more adds.  True if no seal is under way: the caller must finish the pack. */
+/*
+ * No more adds.  True for exactly one caller, if no seal is under way: it must finish the pack.
+ */
 bool pack_builder_close(struct pack_builder *p);
 
 /*
