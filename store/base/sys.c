@@ -73,6 +73,12 @@ faulty(void)
 	return false;
 }
 
+bool
+sys_fault_point(void)
+{
+	return faulty();
+}
+
 static void
 changed(const char *op, int fd, const char *name)
 {
@@ -353,6 +359,23 @@ sys_fstatvfs(int fd, struct statvfs *st)
 	if (faulty())
 		return -1;
 	return fstatvfs(fd, st);
+}
+
+DIR *
+sys_fdopendir(int fd)
+{
+	if (faulty())
+		return NULL;
+	return fdopendir(fd);
+}
+
+struct dirent *
+sys_readdir(DIR *dir)
+{
+	if (faulty())
+		return NULL;
+	errno = 0;
+	return readdir(dir);
 }
 
 void

@@ -13,6 +13,7 @@
 #ifndef STORE_BASE_SYS_H
 #define STORE_BASE_SYS_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,6 +45,10 @@ int sys_utimensat(int dirfd, const char *name, const struct timespec times[2], i
 int sys_lsetxattrat(int dirfd, const char *name, const char *attr, const void *value, size_t len);
 int sys_syncfs(int fd);
 int sys_fstatvfs(int fd, struct statvfs *st);
+/* Takes `fd` on success.  Entries are read and closed by sys_readdir() and closedir(). */
+DIR *sys_fdopendir(int fd);
+/* The next entry; NULL at the end (errno 0) or on error (errno set). */
+struct dirent *sys_readdir(DIR *dir);
 /* Close *fd if it is not -1 and set it to -1; errno is kept. */
 void sys_close(int *fd);
 
@@ -53,6 +58,12 @@ void *mem_calloc(size_t n, size_t size);
 void *mem_realloc(void *p, size_t len);
 char *mem_strdup(const char *s);
 void *mem_dup(const void *p, size_t len);
+
+/*
+ * Count a call that can fail but is made by somebody else, such as a library's allocation: true,
+ * with errno set, if it is to be taken as failed.
+ */
+bool sys_fault_point(void);
 
 /* For tests: let the Nth call from now on (1 = the next) fail with `eno`; 0 disarms. */
 void sys_fault_arm(uint64_t nth, int eno);
