@@ -309,17 +309,22 @@ connect_failed(struct pgconn *c, bool timed_out, bool replication)
 	    text[0] ? text : "no reason given", connect_advice(text, replication));
 }
 
-static int
-check_conninfo(const char *conninfo)
+int
+pgconn_check_conninfo(const char *conninfo, bool *has_password)
 {
 	char *why = NULL, text[300];
 	PQconninfoOption *o = PQconninfoParse(conninfo, &why);
 	int rc = 0;
 
+	if (has_password)
+		*has_password = false;
 	if (!o) {
 		one_line(text, sizeof(text), why ? why : "out of memory");
 		rc = err_set(ERR_USAGE, "connection string is malformed: %s", text);
 	}
+	for (PQconninfoOption *p = o; p && p->keyword; p++)
+		if (has_password && p->val && p->val[0] && strcmp(p->keyword, "password") == 0)
+			*has_password = true;
 	PQfreemem(why);
 	PQconninfoFree(o);
 	return rc;
@@ -387,7 +392,7 @@ pgconn_open(struct pgconn **out, const char *conninfo, enum pgconn_kind kind)
 	int rc;
 
 	*out = NULL;
-	rc = check_conninfo(conninfo);
+	rc = pgconn_check_conninfo(conninfo, NULL);
 	if (rc)
 		return rc;
 	c = mem_alloc(sizeof(*c));

@@ -30,6 +30,12 @@ enum pgconn_kind {
 };
 
 /*
+ * Whether libpq understands `conninfo`, without connecting.  *has_password (or NULL) tells that a
+ * password stands in it.  Errors: ERR_USAGE (where and why).
+ */
+int pgconn_check_conninfo(const char *conninfo, bool *has_password);
+
+/*
  * Connect as `conninfo` says; application_name is "pastfs" unless it names another.  The session
  * is set up so that no time limit of the server ends it and no name is looked up outside
  * pg_catalog.  Errors: ERR_USAGE (conninfo is malformed), ERR_FAIL (the message has the server's
