@@ -33,13 +33,14 @@ struct view_opts {
 	gid_t gid;
 };
 
-/* `r` is borrowed until view_close(). */
+/* `r` is borrowed until view_close().  Errors: those of listing the repository. */
 int view_open(struct view **out, struct repo_reader *r, const struct view_opts *opts);
 void view_close(struct view *v);
 
 struct view_attr {
 	struct stat st;
-	bool immutable; /* may be cached for ever */
+	bool immutable;      /* attributes, content and listing may be cached for ever */
+	bool name_immutable; /* and that its name leads to it; not so where a snapshot begins */
 };
 
 /* Each counts one reference on the node found.  Errors: ERR_NOTFOUND, ERR_DAMAGED, ERR_IO. */
@@ -49,7 +50,8 @@ int view_getattr(struct view *v, uint64_t ino, struct view_attr *attr);
 int view_readlink(struct view *v, uint64_t ino, char *buf, size_t size);
 /* Short only at the end of the file, or before a damaged place. */
 int view_read(struct view *v, uint64_t ino, void *buf, size_t len, uint64_t off, size_t *got);
-/* As getxattr(2) and listxattr(2): size 0 asks for the length; *len is set.  ERR_NOTFOUND. */
+/* As getxattr(2) and listxattr(2): size 0 asks for the length.  *len is set, and when it is over
+ * `size` nothing is copied.  ERR_NOTFOUND. */
 int view_getxattr(
     struct view *v, uint64_t ino, const char *name, void *buf, size_t size, size_t *len);
 int view_listxattr(struct view *v, uint64_t ino, void *buf, size_t size, size_t *len);
@@ -61,6 +63,9 @@ int view_list_open(struct view *v, uint64_t ino, struct view_list **out);
  * by view_lookup(), except for "." and "..". */
 int view_list_at(struct view_list *l, size_t i, const char **name, struct view_attr *attr);
 void view_list_close(struct view_list *l);
+
+/* The path from the root, for messages; cut to `size`. */
+void view_path(struct view *v, uint64_t ino, char *buf, size_t size);
 
 int view_statfs(struct view *v, struct statvfs *st);
 
