@@ -1,0 +1,30 @@
+/*
+ * fsmeta: a file's owner, mode, times, identity and extended attributes as a tree entry has them.
+ *
+ * Threads: functions of their arguments.
+ */
+#ifndef PGSYNC_FSMETA_H
+#define PGSYNC_FSMETA_H
+
+#include "store/tree.h"
+
+struct stat;
+
+/* Fill everything that `st` tells; the entry's name, target, content and attributes are zeroed. */
+void fsmeta_entry(struct tree_entry *e, const struct stat *st);
+
+/* The same with an entry's owner and time, for a file that we make ourselves. */
+void fsmeta_like(struct tree_entry *e, const struct tree_entry *like, uint32_t mode);
+
+/*
+ * Read the extended attributes of the open file or directory `fd`, ACLs among them.  A file system
+ * without attributes gives none.  Errors: ERR_NOMEM, ERR_IO.
+ */
+int fsmeta_xattrs(struct tree_entry *e, int fd, const char *path);
+
+/* Whether size, modification time and identity are those that `e` was taken with. */
+bool fsmeta_unchanged(const struct tree_entry *e, const struct stat *st);
+/* Whether it is the same inode, changed or not. */
+bool fsmeta_same_inode(const struct tree_entry *e, const struct stat *st);
+
+#endif
