@@ -28,11 +28,11 @@ void random_bytes(void *out, size_t len);
 
 /*
  * Argon2id (version 1.3, one lane): a key of SECRET_KEY_LEN bytes from a passphrase.  `salt` has
- * 16 bytes; `ops` is the number of passes, `mem_bytes` the memory.  Errors: ERR_NOMEM.
+ * 16 bytes; `ops` is the number of passes, `mem_bytes` the memory.  Errors: ERR_NOMEM,
+ * ERR_USAGE (less than one pass or 8 KiB).
  */
 #define SECRET_SALT_LEN 16
 int secret_from_passphrase(uint8_t out[SECRET_KEY_LEN], const char *pass, size_t pass_len,
     const uint8_t salt[SECRET_SALT_LEN], uint32_t ops, uint64_t mem_bytes);
-
 
 #endif
