@@ -111,6 +111,22 @@ utf8_len(const unsigned char *s, size_t left)
 	return 0;
 }
 
+bool
+json_is_utf8(const char *text)
+{
+	size_t left = strlen(text);
+
+	while (left > 0) {
+		size_t n = utf8_len((const unsigned char *)text, left);
+
+		if (n == 0)
+			return false;
+		text += n;
+		left -= n;
+	}
+	return true;
+}
+
 /* A new JSON string; each byte that is not part of UTF-8 becomes U+FFFD. */
 static json_t *
 text_value(const char *text)

@@ -60,6 +60,9 @@ enum json_layout {
 int json_print(const struct json *j, FILE *to, enum json_layout layout);
 int json_encode(const struct json *j, struct bytes *to, enum json_layout layout);
 
+/* Whether the text is UTF-8 throughout (RFC 3629). */
+bool json_is_utf8(const char *text);
+
 /* ---- reading ---- */
 
 #define JSON_TEXT_MAX (64u << 20) /* no longer text is parsed */

@@ -60,6 +60,10 @@ test_text_that_is_not_utf8(void **state)
 	struct json *j = json_new_array();
 
 	(void)state;
+	assert_true(json_is_utf8(""));
+	assert_true(json_is_utf8("a\xc3\xa4\xf0\x9f\x90\x98"));
+	assert_false(json_is_utf8("a\xc3"));
+	assert_false(json_is_utf8("\xed\xa0\x80"));
 	json_add_str(j, "a\xff\xc3\xa4\xc3");
 	json_add_str(j, "\xc0\x80\xed\xa0\x80");
 	json_add_str(j, "\xf0\x9f\x90\x98\xf4\x90\x80\x80");
