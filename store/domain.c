@@ -39,8 +39,8 @@
 
 /* Derive every working key of the domain from its own key. */
 static int
-derive_all(struct domain_keys **out, const uint8_t *id, const uint8_t *repo_id,
-    const uint8_t *domain_key)
+derive_all(
+    struct domain_keys **out, const uint8_t *id, const uint8_t *repo_id, const uint8_t *domain_key)
 {
 	struct domain_keys *d = secret_alloc(sizeof(*d));
 	int rc;
@@ -60,8 +60,8 @@ derive_all(struct domain_keys **out, const uint8_t *id, const uint8_t *repo_id,
 
 	memcpy(d->id, id, DOMAIN_ID_LEN);
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		rc = crypto_derive(parts[i].key, CRYPTO_KEY_LEN, domain_key, repo_id, REPO_ID_LEN,
-		    parts[i].label);
+		rc = crypto_derive(
+		    parts[i].key, CRYPTO_KEY_LEN, domain_key, repo_id, REPO_ID_LEN, parts[i].label);
 		if (rc) {
 			secret_free(d);
 			return rc;
@@ -167,8 +167,8 @@ domain_open(struct domain_keys **out, const void *data, size_t len,
 	rc = key ? wrapper_new(&a, p + 32, master) : err_nomem();
 	if (rc)
 		goto out;
-	rc = aead_open(a, p + OFF_NONCE, p, OFF_NONCE, p + OFF_WRAPPED,
-	    CRYPTO_KEY_LEN + CRYPTO_TAG_LEN, key);
+	rc = aead_open(
+	    a, p + OFF_NONCE, p, OFF_NONCE, p + OFF_WRAPPED, CRYPTO_KEY_LEN + CRYPTO_TAG_LEN, key);
 	if (rc == ERR_DAMAGED)
 		rc = err_set(ERR_DAMAGED, "a key domain was changed after it was made");
 	if (rc)
@@ -189,8 +189,7 @@ domain_of_repository(struct domain_keys **out, const uint8_t repo_id[REPO_ID_LEN
 	int rc;
 
 	*out = NULL;
-	rc = crypto_derive(
-	    key, sizeof(key), master, repo_id, REPO_ID_LEN, "pastfs v1 repository");
+	rc = crypto_derive(key, sizeof(key), master, repo_id, REPO_ID_LEN, "pastfs v1 repository");
 	if (rc == 0)
 		rc = derive_all(out, zeros, repo_id, key);
 	secret_wipe(key, sizeof(key));

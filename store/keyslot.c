@@ -90,8 +90,9 @@ static int
 check_cost(uint32_t ops, uint64_t mem_bytes, int code)
 {
 	if (ops < 1 || ops > SLOT_OPS_MAX)
-		return err_set(code, "a passphrase slot's Argon2id passes are 1 to %d, not %" PRIu32,
-		    SLOT_OPS_MAX, ops);
+		return err_set(code,
+		    "a passphrase slot's Argon2id passes are 1 to %d, not %" PRIu32, SLOT_OPS_MAX,
+		    ops);
 	if (mem_bytes < SLOT_MEM_MIN || mem_bytes > SLOT_MEM_MAX)
 		return err_set(code,
 		    "a passphrase slot's Argon2id memory is %" PRIu64 " to %" PRIu64
@@ -118,8 +119,8 @@ derive_kek(uint8_t kek[SECRET_KEY_LEN], const struct credential *cred, const uin
 	sha256_update(s, cred->data, cred->len);
 	sha256_final(s, digest);
 	sha256_free(s);
-	rc = crypto_derive(
-	    kek, SECRET_KEY_LEN, digest, salt, SECRET_SALT_LEN, "pastfs v1 key file");
+	rc =
+	    crypto_derive(kek, SECRET_KEY_LEN, digest, salt, SECRET_SALT_LEN, "pastfs v1 key file");
 	secret_wipe(digest, sizeof(digest));
 	return rc;
 }
@@ -231,8 +232,8 @@ check_envelope(const uint8_t *p, size_t len, const uint8_t *repo_id)
 		    ", this pastfs knows versions up to %d; upgrade pastfs or use another slot",
 		    version, SLOT_VERSION);
 	if (version == 0 || len != KEYSLOT_LEN)
-		return err_set(ERR_DAMAGED, "a key slot has version %" PRIu32 " and %zu bytes",
-		    version, len);
+		return err_set(
+		    ERR_DAMAGED, "a key slot has version %" PRIu32 " and %zu bytes", version, len);
 	if (le32_load(p + OFF_CRC) != crc32c(0, p, OFF_CRC))
 		return err_set(ERR_DAMAGED, "a key slot has a wrong checksum");
 	if (memcmp(p + 16, repo_id, REPO_ID_LEN) != 0)
@@ -241,8 +242,8 @@ check_envelope(const uint8_t *p, size_t len, const uint8_t *repo_id)
 }
 
 int
-keyslot_decode(struct keyslot_info *info, const void *data, size_t len,
-    const uint8_t repo_id[REPO_ID_LEN])
+keyslot_decode(
+    struct keyslot_info *info, const void *data, size_t len, const uint8_t repo_id[REPO_ID_LEN])
 {
 	const uint8_t *p = data;
 	size_t label_len;

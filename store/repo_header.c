@@ -36,8 +36,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define MAGIC     "PASTFSR1"
-#define MAGIC_LEN 8
+#define MAGIC              "PASTFSR1"
+#define MAGIC_LEN          8
 #define CIPHER_AES_256_GCM 1
 
 #define OFF_RESERVED 92
@@ -72,8 +72,8 @@ check_sizes(const struct repo_header *h, int code)
 	    !power_of_two(h->cdc_avg_bytes))
 		return err_set(code,
 		    "the repository header has chunk sizes of %" PRIu32 ", %" PRIu32 " and %" PRIu32
-		    " bytes (minimum, average, maximum); they must rise from %u to %u, the average a "
-		    "power of two",
+		    " bytes (minimum, average, maximum); they must rise from %u to %u, the average "
+		    "a power of two",
 		    h->cdc_min_bytes, h->cdc_avg_bytes, h->cdc_max_bytes, CDC_MIN, CHUNK_MAX_BYTES);
 	return 0;
 }
@@ -86,8 +86,7 @@ compute_mac(const uint8_t *header, const uint8_t *repo_id, const uint8_t *master
 	struct mac *m = NULL;
 	int rc;
 
-	rc = crypto_derive(
-	    key, sizeof(key), master, repo_id, REPO_ID_LEN, "pastfs v1 header mac");
+	rc = crypto_derive(key, sizeof(key), master, repo_id, REPO_ID_LEN, "pastfs v1 header mac");
 	if (rc == 0)
 		rc = mac_new(&m, ID_HMAC_SHA256, key);
 	if (rc == 0)
@@ -159,8 +158,8 @@ check_algorithms(const struct repo_header *h, unsigned cipher)
 		    h->required_features & ~KNOWN_REQUIRED_FEATURES);
 	if (h->id_algorithm != ID_HMAC_SHA256 && h->id_algorithm != ID_BLAKE2B_256)
 		return err_set(ERR_UNSUPPORTED,
-		    "the repository names chunks by algorithm %d, which this version of pastfs does "
-		    "not have; upgrade pastfs",
+		    "the repository names chunks by algorithm %d, which this version of pastfs "
+		    "does not have; upgrade pastfs",
 		    (int)h->id_algorithm);
 	if (cipher != CIPHER_AES_256_GCM)
 		return err_set(ERR_UNSUPPORTED,
@@ -211,8 +210,8 @@ repo_header_verify(const void *data, size_t len, const uint8_t master[32])
 	if (rc)
 		return rc;
 	if (secret_compare(want, p + OFF_MAC, sizeof(want)) != 0)
-		return err_set(ERR_DAMAGED,
-		    "the repository header does not carry this repository's authentication code: it "
-		    "was changed after the repository was made");
+		return err_set(ERR_DAMAGED, "the repository header does not carry this "
+					    "repository's authentication code: it was changed "
+					    "after the repository was made");
 	return 0;
 }

@@ -60,7 +60,8 @@ aad_make(struct aad *aad, const uint8_t *header, const char *name)
 	size_t n = strlen(name);
 
 	if (n > BACKEND_NAME_MAX)
-		return err_set(ERR_USAGE, "an object's name has at most %d bytes", BACKEND_NAME_MAX);
+		return err_set(
+		    ERR_USAGE, "an object's name has at most %d bytes", BACKEND_NAME_MAX);
 	memcpy(aad->bytes, header, SEALED_HEADER_LEN);
 	memcpy(aad->bytes + SEALED_HEADER_LEN, name, n);
 	aad->len = SEALED_HEADER_LEN + n;
@@ -136,8 +137,8 @@ sealed_encode(struct bytes *out, enum sealed_kind kind, const char *name,
 	int rc;
 
 	if (len > SEALED_MAX_PLAIN)
-		return err_set(ERR_USAGE, "object %s would have %zu bytes, over the limit of %u", name,
-		    len, SEALED_MAX_PLAIN);
+		return err_set(ERR_USAGE, "object %s would have %zu bytes, over the limit of %u",
+		    name, len, SEALED_MAX_PLAIN);
 	if (!bytes_reserve(out, SEALED_HEADER_LEN + codec_bound(len) + CRYPTO_TAG_LEN))
 		return bytes_status(out);
 	header = out->data + out->len;
@@ -179,8 +180,9 @@ check_envelope(const uint8_t *p, size_t len)
 	if (le32_load(p + OFF_CRC) != crc32c(0, p, OFF_CRC))
 		return err_set(ERR_DAMAGED, "the object's header has a wrong checksum");
 	if (le32_load(p + 80) > SEALED_MAX_PLAIN)
-		return err_set(ERR_DAMAGED, "the object claims %" PRIu32 " bytes, over the limit of %u",
-		    le32_load(p + 80), SEALED_MAX_PLAIN);
+		return err_set(ERR_DAMAGED,
+		    "the object claims %" PRIu32 " bytes, over the limit of %u", le32_load(p + 80),
+		    SEALED_MAX_PLAIN);
 	if (p[84] != ENCODING_RAW && p[84] != ENCODING_ZSTD)
 		return err_set(ERR_DAMAGED, "the object has unknown encoding %u", p[84]);
 	if (len - SEALED_HEADER_LEN - CRYPTO_TAG_LEN > codec_bound(le32_load(p + 80)))
@@ -200,8 +202,8 @@ sealed_domain(const void *data, size_t len, uint8_t domain_id[DOMAIN_ID_LEN])
 }
 
 static int
-check_place(const uint8_t *p, enum sealed_kind kind, const uint8_t *repo_id,
-    const struct domain_keys *keys)
+check_place(
+    const uint8_t *p, enum sealed_kind kind, const uint8_t *repo_id, const struct domain_keys *keys)
 {
 	if (le32_load(p + 12) != (uint32_t)kind)
 		return err_set(ERR_DAMAGED, "the object is of kind %" PRIu32 " instead of %d",
@@ -257,8 +259,8 @@ decompress(void **plain, uint8_t *body, size_t body_len, enum encoding encoding,
 	if (encoding == ENCODING_RAW) {
 		if (body_len != len) {
 			free(body);
-			return err_set(ERR_DAMAGED, "the object's content has %zu bytes instead of %zu",
-			    body_len, len);
+			return err_set(ERR_DAMAGED,
+			    "the object's content has %zu bytes instead of %zu", body_len, len);
 		}
 		*plain = body;
 		return 0;

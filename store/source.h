@@ -39,14 +39,20 @@ void source_release(struct source *s);
 /* 0, or ERR_USAGE with the rule. */
 int source_check_name(const char *name);
 
-/* Errors: ERR_NOTFOUND (the message lists the sources there are). Removed ones count as absent
- * unless `removed_too`. */
+/*
+ * Errors: ERR_NOTFOUND (the message lists the sources there are). Removed ones count as absent
+ * unless `removed_too`.  A damaged record of another source does not matter; when the name is not
+ * found beside one, that record's error is returned.
+ */
 int source_find(struct repo_reader *r, const char *name, bool removed_too, struct source *out);
 /* Each source's newest generation, by name.  *list is to source_list_free(). */
 int source_list(struct repo_reader *r, struct source **list, size_t *n);
 void source_list_free(struct source *list, size_t n);
 
-/* Fills id, generation and created_us.  Errors: ERR_EXISTS, ERR_USAGE. */
+/*
+ * Fills id, generation and created_us.  A name is unique among all sources, removed ones included,
+ * because snapshots are found and mounted by it.  Errors: ERR_EXISTS, ERR_USAGE.
+ */
 int source_add(struct repo_admin *a, struct source *s);
 /* Store a changed source as the next generation.  Errors: ERR_BUSY (somebody else changed it). */
 int source_update(struct repo_admin *a, struct source *s);
