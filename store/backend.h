@@ -2,7 +2,8 @@
  * backend: where objects are kept.  One small contract for every kind of place.
  *
  * An object is an immutable string of bytes with a name.  A name is one to eight parts joined by
- * '/', each part 1 to 100 characters of [a-z0-9._-] not beginning with '.'.
+ * '/', each part 1 to 100 characters of [a-z0-9._-] not beginning with '.'.  Where "a" is an object
+ * there must be none called "a/b": some places keep names as directories and files.
  *
  *  (1) put is atomic and exclusive: an object that has a name is complete and durable; of two
  *      puts of one name exactly one returns 0, and nothing is ever overwritten.
@@ -33,8 +34,9 @@ struct backend_caps {
 
 /*
  * Open the place `url` names ("/path" or "file:/path").  With `create`, make it if it is absent or
- * an empty directory.  Errors: ERR_NOTFOUND (no such place), ERR_USAGE (bad url),
- * ERR_UNSUPPORTED (a kind this build has not), ERR_DENIED, ERR_IO.
+ * an empty directory.  Errors: ERR_NOTFOUND (no such place), ERR_EXISTS (`create`, and there is
+ * something already), ERR_USAGE (bad url), ERR_UNSUPPORTED (a kind this build has not),
+ * ERR_DENIED, ERR_IO.
  */
 int backend_open(struct backend **out, const char *url, bool create);
 void backend_close(struct backend *b);
@@ -72,7 +74,7 @@ int backend_stat(struct backend *b, const char *name, struct object_info *info);
 int backend_list(struct backend *b, const char *prefix,
     int (*fn)(void *ctx, const char *name, const struct object_info *info), void *ctx);
 
-/* Delete `name`; absent is success.  Errors: ERR_IO, ERR_DENIED. */
+/* Delete `name`, durably; absent is success.  Errors: ERR_IO, ERR_DENIED. */
 int backend_delete(struct backend *b, const char *name);
 
 /* 0, or ERR_USAGE if `name` breaks the rules above. */

@@ -60,7 +60,8 @@ chunker_new(struct chunker **out, const uint8_t key[32], uint32_t min, uint32_t 
 	*out = NULL;
 	if (min == 0 || min >= avg || avg >= max || (avg & (avg - 1)) || avg < 1u << (LEVEL + 1))
 		return err_set(ERR_USAGE,
-		    "chunk sizes of %u, %u and %u bytes do not fit: the second must be a power of two "
+		    "chunk sizes of %u, %u and %u bytes do not fit: the second must be a power of "
+		    "two "
 		    "between the others",
 		    min, avg, max);
 	bits = (unsigned)__builtin_ctz(avg);

@@ -70,8 +70,8 @@ codec_new(struct codec **out, int level)
 	r = configure(c, level);
 	if (ZSTD_isError(r)) {
 		codec_free(c);
-		return err_set(ERR_FAIL, "cannot set up zstd at level %d: %s", level,
-		    ZSTD_getErrorName(r));
+		return err_set(
+		    ERR_FAIL, "cannot set up zstd at level %d: %s", level, ZSTD_getErrorName(r));
 	}
 	*out = c;
 	return 0;
@@ -150,8 +150,8 @@ window_log(uint64_t span)
 }
 
 int
-codec_encode_delta(struct codec *c, const void *src, size_t len, const void *base,
-    size_t base_len, size_t max_len, void *dst, size_t *dst_len)
+codec_encode_delta(struct codec *c, const void *src, size_t len, const void *base, size_t base_len,
+    size_t max_len, void *dst, size_t *dst_len)
 {
 	uint64_t span = (uint64_t)base_len + len;
 	size_t bound = codec_bound(len);

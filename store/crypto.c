@@ -209,7 +209,7 @@ enum id_algorithm
 crypto_faster_id_algorithm(void)
 {
 	return mac_seconds(ID_BLAKE2B_256) < mac_seconds(ID_HMAC_SHA256) ? ID_BLAKE2B_256
-									   : ID_HMAC_SHA256;
+									 : ID_HMAC_SHA256;
 }
 
 /* ---- authenticated encryption ---- */
@@ -304,7 +304,8 @@ aead_open(struct aead *a, const uint8_t nonce[CRYPTO_NONCE_LEN], const void *aad
 	int n = 0, rc;
 
 	if (len < CRYPTO_TAG_LEN)
-		return err_set(ERR_DAMAGED, "sealed data of %zu bytes has no room for its tag", len);
+		return err_set(
+		    ERR_DAMAGED, "sealed data of %zu bytes has no room for its tag", len);
 	rc = check_lengths(aad_len, len);
 	if (rc)
 		return rc;
@@ -320,8 +321,8 @@ aead_open(struct aead *a, const uint8_t nonce[CRYPTO_NONCE_LEN], const void *aad
 		/* Nobody may look at what an attacker could have chosen. */
 		OPENSSL_cleanse(out, plain);
 		ERR_clear_error();
-		return err_set(
-		    ERR_DAMAGED, "sealed data does not authenticate: it was changed, or is another's");
+		return err_set(ERR_DAMAGED,
+		    "sealed data does not authenticate: it was changed, or is another's");
 	}
 	return 0;
 }

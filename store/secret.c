@@ -66,8 +66,7 @@ secret_from_passphrase(uint8_t out[SECRET_KEY_LEN], const char *pass, size_t pas
 	    mem_bytes > crypto_pwhash_argon2id_MEMLIMIT_MAX)
 		return err_set(ERR_USAGE,
 		    "Argon2id cannot run with %u passes over %llu bytes: give at least 1 and 8192",
-		    ops,
-		    (unsigned long long)mem_bytes);
+		    ops, (unsigned long long)mem_bytes);
 	if (sys_fault_point() || crypto_pwhash(out, SECRET_KEY_LEN, pass, pass_len, salt, ops,
 				     (size_t)mem_bytes, crypto_pwhash_ALG_ARGON2ID13)) {
 		secret_wipe(out, SECRET_KEY_LEN);

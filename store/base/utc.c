@@ -136,8 +136,8 @@ parse_clock(const char **p, int64_t *us)
 	int hour, minute, second;
 	int64_t unit = US_PER_S;
 
-	if (!digits(p, 2, &hour) || !literal(p, ':') || !digits(p, 2, &minute) || !literal(p, ':') ||
-	    !digits(p, 2, &second))
+	if (!digits(p, 2, &hour) || !literal(p, ':') || !digits(p, 2, &minute) ||
+	    !literal(p, ':') || !digits(p, 2, &second))
 		return false;
 	if (hour > 23 || minute > 59 || second > 60)
 		return false;
@@ -200,7 +200,8 @@ utc_parse(const char *text, int32_t default_offset_s, int64_t *us)
 		goto malformed;
 	if (offset == UTC_NO_OFFSET)
 		return err_set(ERR_USAGE,
-		    "the time \"%s\" has no zone: end it with Z for UTC or with an offset such as +02:00",
+		    "the time \"%s\" has no zone: end it with Z for UTC or with an offset such as "
+		    "+02:00",
 		    text);
 	*us = days * S_PER_DAY * US_PER_S + clock - (int64_t)offset * US_PER_S;
 	return 0;
