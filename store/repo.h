@@ -23,6 +23,7 @@
 
 struct backend;
 struct index;
+struct progress;
 struct repo_reader;
 struct repo_writer;
 struct repo_admin;
@@ -68,7 +69,6 @@ const struct domain_keys *repo_reader_domain(
 int repo_reader_refresh(struct repo_reader *r);
 
 /* Throw the index away and build it again from index objects and packs. */
-struct progress;
 int repo_reader_rebuild_index(struct repo_reader *r, struct progress *progress);
 
 /*
@@ -123,6 +123,8 @@ struct writer_totals {
 int repo_writer_open(struct repo_writer **out, const struct repo_opts *opts,
     const struct repo_writer_opts *wopts);
 struct repo_reader *repo_writer_reader(struct repo_writer *w);
+/* The keys of the domain it writes into; borrowed. */
+const struct domain_keys *repo_writer_keys(const struct repo_writer *w);
 void repo_writer_totals(struct repo_writer *w, struct writer_totals *t);
 
 /*
