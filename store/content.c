@@ -384,18 +384,13 @@ content_pread(struct repo_reader *r, const struct content *c, void *buf, size_t 
 	if (len > c->size - off)
 		len = (size_t)(c->size - off);
 	while (len > 0 && rc == 0) {
-		uint64_t at;
-		uint32_t i = 0;
+		uint64_t at, before = off;
 
 		rc = find_leaf(r, c, off, &v);
 		if (rc)
 			break;
 		at = v.begin;
-		if (c->chunking == CHUNKING_PAGES && c->chunk_bytes) {
-			i = (uint32_t)((off - at) / c->chunk_bytes);
-			at += (uint64_t)i * c->chunk_bytes;
-		}
-		for (; i < v.n && len > 0 && rc == 0; at += v.refs[i++].len) {
+		for (uint32_t i = 0; i < v.n && len > 0 && rc == 0; at += v.refs[i++].len) {
 			size_t n;
 
 			if (off - at >= v.refs[i].len)
@@ -411,7 +406,7 @@ content_pread(struct repo_reader *r, const struct content *c, void *buf, size_t 
 			*got += n;
 		}
 		map_node_release(&v.node);
-		if (rc == 0 && len > 0 && off < at)
+		if (rc == 0 && off == before)
 			rc = err_set(ERR_DAMAGED, "file map does not cover its content");
 	}
 	/* What lies before the damage is good, and is asked for separately from what is not. */
