@@ -114,6 +114,8 @@ mac_setup(struct mac *m, enum id_algorithm alg, const uint8_t key[CRYPTO_KEY_LEN
 {
 	OSSL_PARAM params[2];
 	EVP_MAC *mac = alg == ID_HMAC_SHA256 ? algorithms.hmac : algorithms.blake2b;
+	/* Named, because a literal in the branch below would end with it, before it is used. */
+	char digest[] = "SHA256";
 	size_t size = CRYPTO_DIGEST_LEN;
 	int rc = need(mac, alg == ID_HMAC_SHA256 ? "HMAC" : "BLAKE2BMAC");
 
@@ -124,8 +126,7 @@ mac_setup(struct mac *m, enum id_algorithm alg, const uint8_t key[CRYPTO_KEY_LEN
 	if (!m->ctx)
 		return err_nomem();
 	if (alg == ID_HMAC_SHA256)
-		params[0] = OSSL_PARAM_construct_utf8_string(
-		    OSSL_MAC_PARAM_DIGEST, (char[]){ "SHA256" }, 0);
+		params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
 	else
 		params[0] = OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_SIZE, &size);
 	params[1] = OSSL_PARAM_construct_end();
