@@ -25,17 +25,26 @@ struct extract_opts {
 	/* A file whose data is damaged: told once each; extract goes on and ends with ERR_DAMAGED.
 	 * The damaged ranges are left as zeros in a file named "<name>.damaged". */
 	void (*damaged)(void *ctx, const char *path, const char *message);
+	/* What could not be restored in full, such as an attribute the file system does not know; may
+	 * be NULL.  Both are called by any thread, one at a time. */
+	void (*warn)(void *ctx, const char *path, const char *message);
 	void *ctx;
 };
 
 struct extract_totals {
-	uint64_t files, bytes, damaged_files, resumed_files;
+	uint64_t files; /* regular files, of these: */
+	uint64_t damaged_files;
+	uint64_t resumed_files; /* found complete */
+	uint64_t bytes;         /* of content, holes included */
+	uint64_t warnings;
 };
 
 /*
  * Restore what is below `root` into `dir` (made if absent), with modes, times, links, extended
- * attributes, hard links, and owners if asked; holes stay holes.  Errors: ERR_EXISTS (dir is not
- * empty: use force), ERR_NOSPACE (what is needed and what is free), ERR_DAMAGED, ERR_CANCELLED.
+ * attributes, hard links, and owners if asked; holes stay holes.  Without owners everything is the
+ * caller's, and set-id bits are left out.  When it returns 0 everything is durable.  Errors:
+ * ERR_EXISTS (dir is not empty: use force), ERR_NOSPACE (what is needed and what is free),
+ * ERR_DAMAGED (all else is there), ERR_CANCELLED.  `totals` is filled in any case.
  */
 int extract_tree(struct repo_reader *r, const struct tree_entry *root, const char *dir,
     const struct extract_opts *opts, struct extract_totals *totals);
