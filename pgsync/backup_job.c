@@ -107,7 +107,7 @@ backup_job_add_text(struct backup_job *job, struct lane *lane, const char *path,
 	struct tree_entry e;
 	int rc;
 
-	fsmeta_like(&e, like, 0600);
+	fsmeta_like(&e, like);
 	rc = content_writer_new(&cw, lane, CHUNKING_CDC, NULL);
 	if (rc == 0)
 		rc = content_writer_append(cw, data, len);

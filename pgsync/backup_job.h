@@ -32,6 +32,7 @@ struct backup_job {
 	/* The predecessor's PostgreSQL part and its tree, or NULL. */
 	const struct pg_part *prev_pg;
 	const struct tree_entry *prev_root;
+	bool prev_is_here; /* it was taken on this host */
 
 	_Atomic uint64_t files;
 	_Atomic uint64_t logical_bytes;
@@ -59,7 +60,10 @@ int backup_job_bad_page(struct backup_job *job, const char *path, uint32_t block
 /* Count a file that is in the tree now, with `read` of its `size` bytes read from the source. */
 void backup_job_file(struct backup_job *job, uint64_t size, uint64_t read);
 
-/* Add a small file made by ourselves (backup_label) at `path`.  Borrows `data`. */
+/*
+ * Add a small file, whose content is at hand, with owner, mode and time of `like`; mode 0600 and
+ * the present if `like` is no file.  Borrows `data`; counts it.
+ */
 struct lane;
 int backup_job_add_text(struct backup_job *job, struct lane *lane, const char *path,
     const void *data, size_t len, const struct tree_entry *like);

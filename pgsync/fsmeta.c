@@ -43,18 +43,18 @@ fsmeta_entry(struct tree_entry *e, const struct stat *st)
 }
 
 void
-fsmeta_like(struct tree_entry *e, const struct tree_entry *like, uint32_t mode)
+fsmeta_like(struct tree_entry *e, const struct tree_entry *like)
 {
 	struct timespec now;
 
 	memset(e, 0, sizeof(*e));
 	clock_gettime(CLOCK_REALTIME, &now);
 	e->type = TREE_FILE;
-	e->mode = mode;
+	e->mode = like->type == TREE_FILE ? like->mode : 0600;
 	e->uid = like->uid;
 	e->gid = like->gid;
-	e->mtime_s = now.tv_sec;
-	e->mtime_ns = (uint32_t)now.tv_nsec;
+	e->mtime_s = like->type == TREE_FILE ? like->mtime_s : now.tv_sec;
+	e->mtime_ns = like->type == TREE_FILE ? like->mtime_ns : (uint32_t)now.tv_nsec;
 }
 
 bool

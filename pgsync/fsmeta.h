@@ -13,8 +13,11 @@ struct stat;
 /* Fill everything that `st` tells; the entry's name, target, content and attributes are zeroed. */
 void fsmeta_entry(struct tree_entry *e, const struct stat *st);
 
-/* The same with an entry's owner and time, for a file that we make ourselves. */
-void fsmeta_like(struct tree_entry *e, const struct tree_entry *like, uint32_t mode);
+/*
+ * A file that we make ourselves: owner, mode and time of `like`, or only the owner, with mode 0600
+ * and the present time, if `like` is no file.
+ */
+void fsmeta_like(struct tree_entry *e, const struct tree_entry *like);
 
 /*
  * Read the extended attributes of the open file or directory `fd`, ACLs among them.  A file system
