@@ -1,8 +1,5 @@
 /*
- * A back end that keeps each object in one file below a directory.
- *
- *   object "packs/<x>"   file <root>/packs/<first two characters of x>/<x>
- *   any other name       file <root>/<name>
+ * A back end that keeps each object in one file below a directory; store/localdir.h tells which.
  *
  * Invariants:
  *  (1) a file whose name is an object's is complete and synced: data goes to a file without a
@@ -20,6 +17,7 @@
 #include "store/base/err.h"
 #include "store/base/hex.h"
 #include "store/base/sys.h"
+#include "store/localdir.h"
 #include "store/secret.h"
 
 #include <dirent.h>
@@ -33,14 +31,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PACKS       "packs/"
-#define TMP_PREFIX  ".tmp-"
 #define TMP_OLD_S   (24 * 3600)
-#define PATH_ROOM   (BACKEND_NAME_MAX + 4)
-#define DEPTH_MAX   10
 #define OPEN_FILES  32
 #define SETTLED_MAX 1024
-#define DIR_FLAGS   (O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
 
 /* A file kept open for reads; `users` reads use it now. */
 struct open_file {
@@ -51,8 +44,7 @@ struct open_file {
 };
 
 struct local {
-	int rootfd;
-	char *root;
+	struct localdir dir;
 	atomic_bool no_tmpfile; /* the file system refused files without a name */
 
 	pthread_mutex_t lock;
@@ -64,108 +56,33 @@ struct local {
 
 /* ---- paths ---- */
 
-/* The path of an object's file below the root. */
-static void
-path_of_name(const char *name, char path[PATH_ROOM])
-{
-	const char *last = strrchr(name, '/');
-	size_t dir = last ? (size_t)(last + 1 - name) : 0;
-
-	/* Packs are many; two characters spread them over 256 directories. */
-	if (strncmp(name, PACKS, strlen(PACKS)) == 0)
-		snprintf(path, PATH_ROOM, "%.*s%.2s/%s", (int)dir, name, last + 1, last + 1);
-	else
-		snprintf(path, PATH_ROOM, "%s", name);
-}
-
-/* The inverse; false if no object has the file at `path`. */
-static bool
-name_of_path(const char *path, char name[BACKEND_NAME_MAX + 1])
-{
-	const char *last = strrchr(path, '/');
-	const char *fan;
-	size_t dir;
-
-	if (strncmp(path, PACKS, strlen(PACKS)) != 0) {
-		snprintf(name, BACKEND_NAME_MAX + 1, "%s", path);
-		return true;
-	}
-	for (fan = last; fan[-1] != '/'; fan--)
-		if (fan - 1 == path)
-			return false;
-	dir = (size_t)(last - fan);
-	if (dir != strnlen(last + 1, 2) || memcmp(fan, last + 1, dir) != 0)
-		return false;
-	snprintf(name, BACKEND_NAME_MAX + 1, "%.*s%s", (int)(fan - path), path, last + 1);
-	return true;
-}
-
 /* Where an object's file is: the directory, opened, and the name in it. */
 struct place {
-	char path[PATH_ROOM];
+	char path[LOCALDIR_PATH_MAX];
 	const char *leaf;
 	size_t dir_len; /* of the directory's path; 0 for the root */
 	int dirfd;
 	bool made; /* a directory on the way was made */
 };
 
-enum missing {
-	MISSING_FAIL,
-	MISSING_MAKE,
-};
-
 static int
 fail_on(const struct local *l, const char *what, const char *path)
 {
-	return err_sys("cannot %s %s in %s", what, path, l->root);
-}
-
-/* Open the directory `part` in `dirfd`; errno on error.  `*made` is set if it was made. */
-static int
-open_part(int dirfd, const char *part, enum missing missing, bool *made)
-{
-	int fd = sys_openat(dirfd, part, DIR_FLAGS, 0);
-
-	if (fd != -1 || errno != ENOENT || missing == MISSING_FAIL)
-		return fd;
-	if (sys_mkdirat(dirfd, part, 0750) && errno != EEXIST)
-		return -1;
-	*made = true;
-	return sys_openat(dirfd, part, DIR_FLAGS, 0);
-}
-
-/* Open the directory at the first `len` bytes of `path`, part by part; -1 with errno. */
-static int
-open_dir(const struct local *l, const char *path, size_t len, enum missing missing, bool *made)
-{
-	char copy[PATH_ROOM];
-	char *save = NULL;
-	int fd = sys_openat(l->rootfd, ".", DIR_FLAGS, 0);
-
-	memcpy(copy, path, len);
-	copy[len] = '\0';
-	for (char *part = strtok_r(copy, "/", &save); part && fd != -1;
-	     part = strtok_r(NULL, "/", &save)) {
-		int up = fd;
-
-		fd = open_part(up, part, missing, made);
-		sys_close(&up);
-	}
-	return fd;
+	return err_sys("cannot %s %s in %s", what, path, l->dir.root);
 }
 
 /* Fill `p` for `name`, up to the open directory: 0 or -1 with errno. */
 static int
-place_open(const struct local *l, const char *name, enum missing missing, struct place *p)
+place_open(const struct local *l, const char *name, enum localdir_missing missing, struct place *p)
 {
 	const char *slash;
 
 	p->made = false;
-	path_of_name(name, p->path);
+	localdir_path(name, p->path);
 	slash = strrchr(p->path, '/');
 	p->leaf = slash ? slash + 1 : p->path;
 	p->dir_len = slash ? (size_t)(slash - p->path) : 0;
-	p->dirfd = open_dir(l, p->path, p->dir_len, missing, &p->made);
+	p->dirfd = localdir_open(&l->dir, p->path, p->dir_len, missing, &p->made);
 	return p->dirfd == -1 ? -1 : 0;
 }
 
@@ -204,17 +121,11 @@ note_settled(struct local *l, const char *dir)
 	pthread_mutex_unlock(&l->lock);
 }
 
-static bool
-is_temporary(const char *name)
-{
-	return strncmp(name, TMP_PREFIX, strlen(TMP_PREFIX)) == 0;
-}
-
 /* Remove what writers that died long ago left in a directory.  Failure does no harm. */
 static void
 remove_leftovers(int dirfd)
 {
-	int fd = sys_openat(dirfd, ".", DIR_FLAGS, 0);
+	int fd = sys_openat(dirfd, ".", LOCALDIR_FLAGS, 0);
 	DIR *dir = fd == -1 ? NULL : sys_fdopendir(fd);
 	time_t old = time(NULL) - TMP_OLD_S;
 	struct dirent *e;
@@ -225,7 +136,7 @@ remove_leftovers(int dirfd)
 		return;
 	}
 	while ((e = sys_readdir(dir)) != NULL)
-		if (is_temporary(e->d_name) &&
+		if (localdir_is_temporary(e->d_name) &&
 		    sys_fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		    S_ISREG(st.st_mode) && st.st_mtime < old)
 			(void)sys_unlinkat(dirfd, e->d_name, 0);
@@ -240,7 +151,7 @@ remove_leftovers(int dirfd)
 static int
 settle(struct local *l, const struct place *p)
 {
-	char dir[PATH_ROOM];
+	char dir[LOCALDIR_PATH_MAX];
 
 	memcpy(dir, p->path, p->dir_len);
 	dir[p->dir_len] = '\0';
@@ -254,7 +165,7 @@ settle(struct local *l, const struct place *p)
 			len--;
 		if (len > 0)
 			len--;
-		fd = open_dir(l, dir, len, MISSING_FAIL, &made);
+		fd = localdir_open(&l->dir, dir, len, LOCALDIR_FAIL, &made);
 		rc = fd == -1 ? -1 : sys_fsync(fd);
 		sys_close(&fd);
 		if (rc)
@@ -310,13 +221,13 @@ out:
 static int
 link_named(const struct place *p, const void *data, size_t len)
 {
-	char tmp[sizeof(TMP_PREFIX) + 32];
+	char tmp[sizeof(LOCALDIR_TMP_PREFIX) + 32];
 	uint8_t random[16];
 	int fd, eno, rc = -1;
 
 	random_bytes(random, sizeof(random));
-	memcpy(tmp, TMP_PREFIX, strlen(TMP_PREFIX));
-	hex_encode(tmp + strlen(TMP_PREFIX), random, sizeof(random));
+	memcpy(tmp, LOCALDIR_TMP_PREFIX, strlen(LOCALDIR_TMP_PREFIX));
+	hex_encode(tmp + strlen(LOCALDIR_TMP_PREFIX), random, sizeof(random));
 	fd = sys_openat(p->dirfd, tmp, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0440);
 	if (fd == -1)
 		return -1;
@@ -341,7 +252,7 @@ name_taken(const struct local *l, const struct place *p)
 	if (S_ISREG(st.st_mode))
 		return 1;
 	return err_set(ERR_USAGE, "cannot write %s in %s: something that is no file has this name",
-	    p->path, l->root);
+	    p->path, l->dir.root);
 }
 
 /* Give the data its name: 0, 1 if the name is taken, or an error. */
@@ -375,7 +286,7 @@ local_put(void *self, const char *name, const void *data, size_t len)
 	struct place p;
 	int rc, taken;
 
-	if (place_open(l, name, MISSING_MAKE, &p))
+	if (place_open(l, name, LOCALDIR_MAKE, &p))
 		return fail_on(l, "make the directory of", p.path);
 	rc = settle(l, &p);
 	if (rc)
@@ -428,7 +339,7 @@ open_object(const struct local *l, const char *name)
 	struct place p;
 	int fd;
 
-	if (place_open(l, name, MISSING_FAIL, &p))
+	if (place_open(l, name, LOCALDIR_FAIL, &p))
 		return -1;
 	fd = sys_openat(p.dirfd, p.leaf, O_RDONLY | O_NOFOLLOW, 0);
 	sys_close(&p.dirfd);
@@ -508,13 +419,7 @@ forget_open(struct local *l, const char *name)
 static int
 missing(const struct local *l, const char *name)
 {
-	return err_set(ERR_NOTFOUND, "there is no object %s in %s", name, l->root);
-}
-
-static bool
-is_absent(int eno)
-{
-	return eno == ENOENT || eno == ENOTDIR;
+	return err_set(ERR_NOTFOUND, "there is no object %s in %s", name, l->dir.root);
 }
 
 static int
@@ -528,7 +433,8 @@ local_get(void *self, const char *name, uint64_t off, void *buf, size_t len, siz
 
 	for (;;) {
 		if (borrow(l, name, &f, &fd))
-			return is_absent(errno) ? missing(l, name) : fail_on(l, "open", name);
+			return localdir_is_absent(errno) ? missing(l, name)
+							 : fail_on(l, "open", name);
 		rc = sys_fstat(fd, &st);
 		/* Another process may have deleted it; then a file of that name, if any, is new. */
 		if (rc || st.st_nlink > 0 || !f)
@@ -552,13 +458,6 @@ local_get(void *self, const char *name, uint64_t off, void *buf, size_t len, siz
 
 /* ---- stat, delete, space ---- */
 
-static void
-info_of_stat(const struct stat *st, struct object_info *info)
-{
-	info->bytes = (uint64_t)st->st_size;
-	info->modified_us = (int64_t)st->st_mtim.tv_sec * 1000000 + st->st_mtim.tv_nsec / 1000;
-}
-
 static int
 local_stat(void *self, const char *name, struct object_info *info)
 {
@@ -567,15 +466,15 @@ local_stat(void *self, const char *name, struct object_info *info)
 	struct stat st;
 	int rc;
 
-	if (place_open(l, name, MISSING_FAIL, &p))
-		return is_absent(errno) ? missing(l, name) : fail_on(l, "look up", name);
+	if (place_open(l, name, LOCALDIR_FAIL, &p))
+		return localdir_is_absent(errno) ? missing(l, name) : fail_on(l, "look up", name);
 	rc = sys_fstatat(p.dirfd, p.leaf, &st, AT_SYMLINK_NOFOLLOW);
 	if (rc)
-		rc = is_absent(errno) ? missing(l, name) : fail_on(l, "look up", name);
+		rc = localdir_is_absent(errno) ? missing(l, name) : fail_on(l, "look up", name);
 	else if (!S_ISREG(st.st_mode))
 		rc = missing(l, name);
 	else
-		info_of_stat(&st, info);
+		localdir_info(&st, info);
 	sys_close(&p.dirfd);
 	return rc;
 }
@@ -588,9 +487,9 @@ local_del(void *self, const char *name)
 	int rc = 0;
 
 	forget_open(l, name);
-	if (place_open(l, name, MISSING_FAIL, &p))
-		return is_absent(errno) ? 0 : fail_on(l, "delete", name);
-	if (sys_unlinkat(p.dirfd, p.leaf, 0) && !is_absent(errno))
+	if (place_open(l, name, LOCALDIR_FAIL, &p))
+		return localdir_is_absent(errno) ? 0 : fail_on(l, "delete", name);
+	if (sys_unlinkat(p.dirfd, p.leaf, 0) && !localdir_is_absent(errno))
 		rc = fail_on(l, "delete", name);
 	/* What is deleted next may be needed by this object, should it come back. */
 	else if (sys_fsync(p.dirfd))
@@ -605,190 +504,11 @@ local_space(void *self, uint64_t *free_bytes, uint64_t *total_bytes)
 	struct local *l = self;
 	struct statvfs fs;
 
-	if (sys_fstatvfs(l->rootfd, &fs))
-		return err_sys("cannot ask for the room in %s", l->root);
+	if (sys_fstatvfs(l->dir.fd, &fs))
+		return err_sys("cannot ask for the room in %s", l->dir.root);
 	*free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
 	*total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
 	return 0;
-}
-
-/* ---- list ---- */
-
-struct item {
-	char *name;
-	struct object_info info;
-};
-
-/* Objects found so far, to be sorted. */
-struct listing {
-	const char *prefix;
-	struct item *items;
-	size_t n, cap;
-};
-
-/* Entries of one directory that can be parts of names. */
-struct entries {
-	char **names;
-	size_t n, cap;
-};
-
-/* Make room for one more element of `size` bytes. */
-static int
-grow(void **array, size_t n, size_t *cap, size_t size)
-{
-	size_t larger = *cap ? *cap * 2 : 64;
-	void *p;
-
-	if (n < *cap)
-		return 0;
-	p = mem_realloc(*array, larger * size);
-	if (!p)
-		return err_nomem();
-	*array = p;
-	*cap = larger;
-	return 0;
-}
-
-static int
-listing_add(struct listing *ls, const char *path, const struct stat *st)
-{
-	char name[BACKEND_NAME_MAX + 1];
-	struct item *item;
-	int rc;
-
-	if (!name_of_path(path, name) || strncmp(name, ls->prefix, strlen(ls->prefix)) != 0)
-		return 0;
-	rc = grow((void **)&ls->items, ls->n, &ls->cap, sizeof(*ls->items));
-	if (rc)
-		return rc;
-	item = &ls->items[ls->n];
-	item->name = mem_strdup(name);
-	if (!item->name)
-		return err_nomem();
-	info_of_stat(st, &item->info);
-	ls->n++;
-	return 0;
-}
-
-static void
-listing_clear(struct listing *ls)
-{
-	while (ls->n > 0)
-		free(ls->items[--ls->n].name);
-}
-
-static void
-entries_release(struct entries *es)
-{
-	while (es->n > 0)
-		free(es->names[--es->n]);
-	free(es->names);
-}
-
-/* Read the entries of a directory that can be parts of names, which leaves out temporary files. */
-static int
-entries_read(const struct local *l, struct entries *es, int dirfd, const char *path)
-{
-	int fd = sys_openat(dirfd, ".", DIR_FLAGS, 0);
-	DIR *dir = fd == -1 ? NULL : sys_fdopendir(fd);
-	struct dirent *e;
-	int rc = 0;
-
-	if (!dir) {
-		rc = fail_on(l, "list", path);
-		sys_close(&fd);
-		return rc;
-	}
-	while (rc == 0 && (e = sys_readdir(dir)) != NULL) {
-		if (e->d_name[0] == '.' || backend_check_name(e->d_name))
-			continue;
-		rc = grow((void **)&es->names, es->n, &es->cap, sizeof(*es->names));
-		if (rc)
-			break;
-		es->names[es->n] = mem_strdup(e->d_name);
-		if (!es->names[es->n])
-			rc = err_nomem();
-		else
-			es->n++;
-	}
-	if (rc == 0 && errno)
-		rc = fail_on(l, "list", path);
-	closedir(dir);
-	return rc;
-}
-
-/* Collect the object at `path`, which is `leaf` in `dirfd`, or all below it. */
-static int
-gather(const struct local *l, struct listing *ls, int dirfd, const char *path, const char *leaf,
-    int depth)
-{
-	struct entries es = { 0 };
-	struct stat st;
-	int fd, rc;
-
-	/* What is deleted meanwhile is left out. */
-	if (sys_fstatat(dirfd, leaf, &st, AT_SYMLINK_NOFOLLOW))
-		return is_absent(errno) ? 0 : fail_on(l, "look up", path);
-	if (S_ISREG(st.st_mode))
-		return listing_add(ls, path, &st);
-	if (!S_ISDIR(st.st_mode) || depth == DEPTH_MAX)
-		return 0;
-	fd = sys_openat(dirfd, leaf, DIR_FLAGS, 0);
-	if (fd == -1)
-		return is_absent(errno) ? 0 : fail_on(l, "open", path);
-	rc = entries_read(l, &es, fd, path);
-	for (size_t i = 0; rc == 0 && i < es.n; i++) {
-		char below[PATH_ROOM];
-
-		if (snprintf(below, sizeof(below), "%s/%s", path, es.names[i]) < PATH_ROOM)
-			rc = gather(l, ls, fd, below, es.names[i], depth + 1);
-	}
-	entries_release(&es);
-	sys_close(&fd);
-	return rc;
-}
-
-static int
-compare_strings(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static int
-compare_items(const void *a, const void *b)
-{
-	return strcmp(((const struct item *)a)->name, ((const struct item *)b)->name);
-}
-
-/*
- * Walk the entries in groups that share their first character, sorting each group whole: between
- * groups the order of names is that of the entries, within one it is not, because '/' sorts in
- * the middle of the characters and packs leave a directory out of their names.  So a listing of
- * many packs needs memory for a part of them only.
- */
-static int
-list_groups(const struct local *l, struct listing *ls, const struct entries *es, int dirfd,
-    int (*fn)(void *ctx, const char *name, const struct object_info *info), void *ctx)
-{
-	int rc = 0;
-
-	for (size_t i = 0; rc == 0 && i < es->n;) {
-		char first = es->names[i][0];
-
-		for (; rc == 0 && i < es->n && es->names[i][0] == first; i++) {
-			char path[PATH_ROOM];
-
-			if (snprintf(path, sizeof(path), "%s%s", ls->prefix, es->names[i]) <
-			    PATH_ROOM)
-				rc = gather(l, ls, dirfd, path, es->names[i], 1);
-		}
-		if (rc == 0 && ls->n > 0)
-			qsort(ls->items, ls->n, sizeof(*ls->items), compare_items);
-		for (size_t k = 0; rc == 0 && k < ls->n; k++)
-			rc = fn(ctx, ls->items[k].name, &ls->items[k].info);
-		listing_clear(ls);
-	}
-	return rc;
 }
 
 static int
@@ -796,25 +516,8 @@ local_list(void *self, const char *prefix,
     int (*fn)(void *ctx, const char *name, const struct object_info *info), void *ctx)
 {
 	struct local *l = self;
-	struct listing ls = { .prefix = prefix };
-	struct entries es = { 0 };
-	size_t len = strlen(prefix);
-	bool made;
-	int fd, rc;
 
-	fd = open_dir(l, prefix, len > 0 ? len - 1 : 0, MISSING_FAIL, &made);
-	if (fd == -1)
-		return is_absent(errno) ? 0 : fail_on(l, "list", prefix);
-	rc = entries_read(l, &es, fd, prefix);
-	if (rc == 0 && es.n > 0) {
-		qsort(es.names, es.n, sizeof(*es.names), compare_strings);
-		rc = list_groups(l, &ls, &es, fd, fn, ctx);
-	}
-	listing_clear(&ls);
-	free(ls.items);
-	entries_release(&es);
-	sys_close(&fd);
-	return rc;
+	return localdir_list(&l->dir, prefix, fn, ctx);
 }
 
 /* ---- open and close ---- */
@@ -829,9 +532,9 @@ local_close(void *self)
 	while (l->nsettled > 0)
 		free(l->settled[--l->nsettled]);
 	free(l->settled);
-	sys_close(&l->rootfd);
+	sys_close(&l->dir.fd);
 	pthread_mutex_destroy(&l->lock);
-	free(l->root);
+	free(l->dir.root);
 	free(l);
 }
 
@@ -893,68 +596,35 @@ make_root(const char *root)
 	return rc;
 }
 
-/*
- * Whether a directory holds nothing that matters: 1 yes, 0 no, or an error.  Empty directories and
- * temporary files, as an attempt that failed leaves them, do not.
- */
-static int
-holds_nothing(const struct local *l, int dirfd, int depth)
-{
-	int fd = sys_openat(dirfd, ".", DIR_FLAGS, 0);
-	DIR *dir = fd == -1 ? NULL : sys_fdopendir(fd);
-	struct dirent *e;
-	int rc = 1;
-
-	if (!dir) {
-		rc = fail_on(l, "list", "the directory");
-		sys_close(&fd);
-		return rc;
-	}
-	while (rc == 1 && (e = sys_readdir(dir)) != NULL) {
-		int sub;
-
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
-		    is_temporary(e->d_name) || strcmp(e->d_name, "lost+found") == 0)
-			continue;
-		sub = depth < DEPTH_MAX ? sys_openat(dirfd, e->d_name, DIR_FLAGS, 0) : -1;
-		rc = sub == -1 ? 0 : holds_nothing(l, sub, depth + 1);
-		sys_close(&sub);
-	}
-	if (rc == 1 && errno)
-		rc = fail_on(l, "list", "the directory");
-	closedir(dir);
-	return rc;
-}
-
 /* Open the root directory: as it is, or made, or found empty. */
 static int
 open_root(struct local *l, bool create_it)
 {
 	int rc;
 
-	l->rootfd = sys_openat(AT_FDCWD, l->root, O_RDONLY | O_DIRECTORY, 0);
-	if (l->rootfd == -1 && errno == ENOENT && create_it) {
-		rc = make_root(l->root);
+	l->dir.fd = sys_openat(AT_FDCWD, l->dir.root, O_RDONLY | O_DIRECTORY, 0);
+	if (l->dir.fd == -1 && errno == ENOENT && create_it) {
+		rc = make_root(l->dir.root);
 		if (rc)
 			return rc;
-		l->rootfd = sys_openat(AT_FDCWD, l->root, O_RDONLY | O_DIRECTORY, 0);
+		l->dir.fd = sys_openat(AT_FDCWD, l->dir.root, O_RDONLY | O_DIRECTORY, 0);
 	}
-	if (l->rootfd == -1 && errno == ENOENT)
+	if (l->dir.fd == -1 && errno == ENOENT)
 		return err_set(ERR_NOTFOUND,
 		    "there is no directory %s: check the path, or make a repository there with "
 		    "`pastfs init`",
-		    l->root);
-	if (l->rootfd == -1 && errno == ENOTDIR)
-		return err_set(ERR_USAGE, "%s is not a directory", l->root);
-	if (l->rootfd == -1)
-		return err_sys("cannot open the directory %s", l->root);
+		    l->dir.root);
+	if (l->dir.fd == -1 && errno == ENOTDIR)
+		return err_set(ERR_USAGE, "%s is not a directory", l->dir.root);
+	if (l->dir.fd == -1)
+		return err_sys("cannot open the directory %s", l->dir.root);
 	if (!create_it)
 		return 0;
-	rc = holds_nothing(l, l->rootfd, 0);
+	rc = localdir_is_empty(&l->dir);
 	if (rc == 0)
 		return err_set(ERR_EXISTS,
 		    "the directory %s is not empty: choose one that is empty or not there yet",
-		    l->root);
+		    l->dir.root);
 	return rc < 0 ? rc : 0;
 }
 
@@ -973,15 +643,15 @@ backend_local_open(struct backend **out, const char *path, bool create_it)
 	l = mem_alloc(sizeof(*l));
 	if (!l)
 		return err_nomem();
-	l->rootfd = -1;
+	l->dir.fd = -1;
 	for (size_t i = 0; i < OPEN_FILES; i++)
 		l->files[i].fd = -1;
 	pthread_mutex_init(&l->lock, NULL);
-	l->root = mem_strdup(path);
-	rc = l->root ? open_root(l, create_it) : err_nomem();
+	l->dir.root = mem_strdup(path);
+	rc = l->dir.root ? open_root(l, create_it) : err_nomem();
 	if (rc) {
 		local_close(l);
 		return rc;
 	}
-	return backend_new(out, l->root, &local_ops, l, &caps);
+	return backend_new(out, l->dir.root, &local_ops, l, &caps);
 }
