@@ -470,7 +470,7 @@ add_to_pack(struct lane *l, enum pack_kind kind, struct pack_entry *e, const voi
 	struct packing *p = &w->packing[kind == PACK_META];
 
 	for (;;) {
-		struct pack_builder *b;
+		struct pack_builder *b = NULL;
 		bool last;
 		int rc;
 
