@@ -36,18 +36,16 @@ name_of_path(const char *path, char name[BACKEND_NAME_MAX + 1])
 	const char *fan;
 	size_t dir;
 
-	if (strncmp(path, PACKS, strlen(PACKS)) != 0) {
-		snprintf(name, BACKEND_NAME_MAX + 1, "%s", path);
-		return true;
-	}
+	if (strncmp(path, PACKS, strlen(PACKS)) != 0)
+		return snprintf(name, BACKEND_NAME_MAX + 1, "%s", path) <= BACKEND_NAME_MAX;
 	for (fan = last; fan[-1] != '/'; fan--)
 		if (fan - 1 == path)
 			return false;
 	dir = (size_t)(last - fan);
 	if (dir != strnlen(last + 1, 2) || memcmp(fan, last + 1, dir) != 0)
 		return false;
-	snprintf(name, BACKEND_NAME_MAX + 1, "%.*s%s", (int)(fan - path), path, last + 1);
-	return true;
+	return snprintf(name, BACKEND_NAME_MAX + 1, "%.*s%s", (int)(fan - path), path, last + 1) <=
+	       BACKEND_NAME_MAX;
 }
 
 /* Open the directory `part` in `dirfd`; errno on error.  `*made` is set if it was made. */
@@ -153,7 +151,8 @@ listing_add(struct listing *ls, const char *path, const struct stat *st)
 	struct item *item;
 	int rc;
 
-	if (!name_of_path(path, name) || strncmp(name, ls->prefix, strlen(ls->prefix)) != 0)
+	if (!name_of_path(path, name) || backend_check_name(name) ||
+	    strncmp(name, ls->prefix, strlen(ls->prefix)) != 0)
 		return 0;
 	rc = grow((void **)&ls->items, ls->n, &ls->cap, sizeof(*ls->items));
 	if (rc)
@@ -334,7 +333,12 @@ holds_nothing(const struct localdir *l, int dirfd, int depth)
 		    localdir_is_temporary(e->d_name) || strcmp(e->d_name, "lost+found") == 0)
 			continue;
 		sub = depth < DEPTH_MAX ? sys_openat(dirfd, e->d_name, LOCALDIR_FLAGS, 0) : -1;
-		rc = sub == -1 ? 0 : holds_nothing(l, sub, depth + 1);
+		if (sub != -1)
+			rc = holds_nothing(l, sub, depth + 1);
+		else if (depth == DEPTH_MAX || errno == ENOTDIR || errno == ELOOP)
+			rc = 0;
+		else
+			rc = fail_on(l, "open", e->d_name);
 		sys_close(&sub);
 	}
 	if (rc == 1 && errno)
