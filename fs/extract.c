@@ -584,6 +584,8 @@ finish(struct extraction *x)
 {
 	int rc = make_links(x);
 
+	if (!rc && x->opts->before_last)
+		rc = x->opts->before_last(x->opts->ctx);
 	progress_phase(x->env.progress, "making it durable");
 	if (!rc)
 		rc = outdir_sync(x->env.dir);
@@ -626,6 +628,9 @@ extract_tree(struct repo_reader *r, const struct tree_entry *root, const char *d
 		.reader = r,
 		.progress = opts->progress,
 		.keep_owners = opts->keep_owners,
+		.map_owner = opts->map_owner,
+		.uid = opts->uid,
+		.gid = opts->gid,
 		.damaged = tell_damaged,
 		.warn = tell_warning,
 		.ctx = &x,

@@ -97,17 +97,20 @@ set_meta_at(const struct outfile_env *env, const char *path, const struct tree_e
 {
 	struct timespec times[2];
 	mode_t mode = e->mode & 07777;
+	uid_t uid = env->map_owner ? env->uid : e->uid;
+	gid_t gid = env->map_owner ? env->gid : e->gid;
 	int rc;
 
 	/* The owner first: the kernel drops capabilities and set-id bits when it changes. */
-	if (env->keep_owners && sys_fchownat(fd, base, e->uid, e->gid, AT_SYMLINK_NOFOLLOW))
+	if ((env->map_owner || env->keep_owners) &&
+	    sys_fchownat(fd, base, uid, gid, AT_SYMLINK_NOFOLLOW))
 		return err_sys("cannot give %s to user %u and group %u; restore as root, or without owners",
-		    path, e->uid, e->gid);
+		    path, uid, gid);
 	rc = set_xattrs(env, path, e, fd, base);
 	if (rc)
 		return rc;
 	/* With another owner these bits would give away the rights of whoever restores. */
-	if (!env->keep_owners)
+	if (env->map_owner || !env->keep_owners)
 		mode &= (mode_t)~(S_ISUID | S_ISGID);
 	if (e->type != TREE_SYMLINK && sys_fchmodat(fd, base, mode))
 		return err_sys("cannot set the mode of %s", path);

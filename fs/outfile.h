@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define OUTFILE_DAMAGED_SUFFIX ".damaged"
 
@@ -27,6 +28,9 @@ struct outfile_env {
 	struct outdir *dir;
 	struct progress *progress;
 	bool keep_owners;
+	bool map_owner; /* goes before keep_owners */
+	uid_t uid;
+	gid_t gid;
 	/* Called once for each damaged file, and for what could not be restored in full. */
 	void (*damaged)(void *ctx, const char *path, const char *message);
 	void (*warn)(void *ctx, const char *path, const char *message);
