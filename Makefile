@@ -48,7 +48,8 @@ TOOL_SRC := $(sort $(wildcard tools/*.c))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/*/*.c tests/unit/*/*/*.c tests/fault/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
+# Programs that are neither product nor test: the benchmark's ceiling, the golden repository's maker.
+BENCH_SRC := $(sort $(wildcard tests/bench/*.c tests/golden/*.c))
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB := $(BUILD)/libpastfs.a
