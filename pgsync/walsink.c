@@ -7,6 +7,7 @@
 #include "store/tree.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ struct walsink {
 	struct content_writer *segment; /* the open one, or NULL at a segment's border */
 	uint8_t header[WAL_PAGE_LONG_HEADER];
 	size_t have; /* bytes of the page's header gathered */
+	bool switched; /* the segment was ended early: only zeros follow in it */
 };
 
 int
@@ -98,6 +100,12 @@ close_segment(struct walsink *s, uint64_t inside)
 	return add_entry(s, name, &content);
 }
 
+static bool
+all_zero(const uint8_t *data, size_t len)
+{
+	return len == 0 || (data[0] == 0 && memcmp(data, data + 1, len - 1) == 0);
+}
+
 /* Look at the bytes that belong to the header of the page that `lsn` lies in. */
 static int
 watch_header(struct walsink *s, const uint8_t *data, size_t len)
@@ -115,6 +123,12 @@ watch_header(struct walsink *s, const uint8_t *data, size_t len)
 	s->have = off + n;
 	if (s->have < need)
 		return 0;
+
+	/* Behind a switch of segments (pg_backup_stop() makes one) the server leaves pages of zeros. */
+	if (page % s->opts.expect.segment_bytes != 0 && all_zero(s->header, need)) {
+		s->switched = true;
+		return 0;
+	}
 	return walmsg_check_page(s->header, need, page, &s->opts.expect);
 }
 
@@ -122,10 +136,16 @@ watch_header(struct walsink *s, const uint8_t *data, size_t len)
 static int
 append_in_page(struct walsink *s, const uint8_t *data, size_t len)
 {
-	int rc = watch_header(s, data, len);
+	int rc = s->switched ? 0 : watch_header(s, data, len);
 
 	if (rc)
 		return rc;
+	if (s->switched && !all_zero(data, len)) {
+		char at[WAL_LSN_TEXT_MAX];
+
+		return err_set(ERR_DAMAGED, "the WAL at %s goes on behind the end of its segment",
+		    walmsg_lsn_text(at, s->lsn));
+	}
 	if (!s->segment) {
 		rc = content_writer_new(&s->segment, s->lane, CHUNKING_CDC, NULL);
 		if (rc)
@@ -135,8 +155,10 @@ append_in_page(struct walsink *s, const uint8_t *data, size_t len)
 	if (rc)
 		return rc;
 	s->lsn += len;
-	if (s->lsn % s->opts.expect.segment_bytes == 0)
+	if (s->lsn % s->opts.expect.segment_bytes == 0) {
+		s->switched = false;
 		rc = close_segment(s, s->lsn - 1);
+	}
 	return rc;
 }
 
