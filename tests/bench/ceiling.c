@@ -18,6 +18,7 @@
 #include "store/codec.h"
 #include "store/crypto.h"
 #include "store/fingerprint.h"
+#include "store/secret.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -240,6 +241,10 @@ main(int argc, char **argv)
 	if (argc < 4 || threads < 1) {
 		fprintf(stderr, "usage: ceiling store|detect|decode THREADS FILE...\n");
 		return 2;
+	}
+	if (secret_init()) {
+		fprintf(stderr, "ceiling: %s\n", err_msg());
+		return 1;
 	}
 	mode = argv[1][0] == 's' ? STORE : strcmp(argv[1], "detect") == 0 ? DETECT : DECODE;
 	kept_max = DECODE_KEPT / PIECE;
