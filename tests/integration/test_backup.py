@@ -35,7 +35,8 @@ def rich(clusters):
         c.sql("select lo_from_bytea(%d, decode(repeat(md5('%d'), 20000), 'hex'))" % (5000 + i, i))
     c.sql("create database other")
     c.sql("create table elsewhere as select generate_series(1, 1000) as n", db="other")
-    c.sql("vacuum analyze; checkpoint")
+    c.sql("vacuum analyze")
+    c.sql("checkpoint")
     return c
 
 
