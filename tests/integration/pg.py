@@ -141,7 +141,7 @@ class Server:
 
     def dump(self, db="postgres"):
         """Everything in the database as text, without what differs from run to run."""
-        text = run("pg_dump", "-d", self.conninfo(db))
+        text = run("pg_dump", "--no-unlogged-table-data", "-d", self.conninfo(db))
         return "\n".join(line for line in text.splitlines()
                          if not line.startswith(("-- Dumped", "\\restrict", "\\unrestrict")))
 
