@@ -115,7 +115,7 @@ serve_apart(const struct args *a, const char *dir, struct serving *s)
 		tell_parent(s, rc ? rc : err_set(ERR_FAIL, "the mount ended before it answered"));
 	else if (rc)
 		fprintf(stderr, "pastfs: %s\n", err_msg());
-	fflush(NULL);
+	log_finish();
 	_exit(err_exit_status(rc));
 }
 

@@ -11,4 +11,7 @@
  */
 int log_redirect(const char *name, const char *path);
 
+/* Wait until everything said so far is where it belongs; what is said later is lost. */
+void log_finish(void);
+
 #endif
