@@ -127,8 +127,6 @@ fill_param(const struct view_attr *attr, struct fuse_entry_param *e)
 	e->entry_timeout = MUTABLE_S;
 	if (attr->name_immutable)
 		e->entry_timeout = FOREVER_S;
-	else if (S_ISLNK(attr->st.st_mode))
-		e->entry_timeout = 0; /* the link to the newest snapshot */
 }
 
 /* An absent name is remembered where nothing can appear. */

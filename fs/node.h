@@ -42,7 +42,7 @@ struct node {
 	/* Set before node_insert(). */
 	struct node *parent;           /* NULL for the root */
 	const struct place *place;     /* what kind of thing it is: fs/view.c */
-	struct catalog_snapshot *snap; /* where a snapshot or part begins, and for a link to one */
+	struct catalog_snapshot *snap; /* where a snapshot or part begins */
 	struct node_dir *dir;          /* directories inside a snapshot */
 	size_t index;                  /* in the parent's directory, or of the part */
 	uint64_t scope;                /* inode of the tree's top, inside one; else 0 */

@@ -11,8 +11,7 @@
 #define IO_BYTES           (64u << 10)
 #define NS_PER_S           1000000000u
 
-static const struct place place_source, place_snapshots, place_latest, place_parts, place_top,
-    place_tree;
+static const struct place place_source, place_snapshots, place_parts, place_top, place_tree;
 
 /* What a source's directory has in it. */
 static const struct facet {
@@ -227,7 +226,7 @@ static const struct place place_source = {
 	.attr = source_attr,
 };
 
-/* ---- snapshots/: each by its name, and the link to the newest ---- */
+/* ---- snapshots/: each by its name, and the newest once more as "latest" ---- */
 
 static int
 snapshots_open(struct place_dir *d)
@@ -264,11 +263,14 @@ snapshots_at(const struct place_dir *d, size_t i, struct place_child *c)
 		snapshot_child(d->source->snapshots[i], c);
 		return;
 	}
-	c->place = &place_latest;
+	/*
+	 * A directory and not a link to one, because "cp -a …/latest COPY" would copy the link.
+	 * Another snapshot is another inode, so nobody has to be told when a newer one comes, and
+	 * who is inside the older one stays there.
+	 */
+	snapshot_child(d->source->snapshots[n - 1], c);
+	c->salt = c->name;
 	c->name = CATALOG_LATEST_NAME;
-	/* Another target is another inode, so nobody has to be told that a link changed. */
-	c->salt = d->source->snapshots[n - 1]->name;
-	c->snap = d->source->snapshots[n - 1];
 }
 
 static bool
@@ -297,19 +299,6 @@ static const struct place place_snapshots = {
 	.at = snapshots_at,
 	.find = snapshots_find,
 	.attr = snapshots_attr,
-};
-
-static int
-latest_attr(const struct world *w, const struct node *n, struct stat *st)
-{
-	set_synthetic(w, S_IFLNK | 0777, n->snap->time_us, st);
-	st->st_size = (off_t)strlen(n->snap->name);
-	return 0;
-}
-
-static const struct place place_latest = {
-	.immutable = true,
-	.attr = latest_attr,
 };
 
 /* ---- a snapshot of several parts ---- */
@@ -424,12 +413,6 @@ bool
 place_is_tree(const struct node *n)
 {
 	return n->place == &place_tree || n->place == &place_top;
-}
-
-bool
-place_is_link(const struct node *n)
-{
-	return n->place == &place_latest;
 }
 
 int

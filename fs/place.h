@@ -3,7 +3,7 @@
  *
  *   root -> source -> snapshots -> tree …           a snapshot of one part
  *                              \-> parts -> tree …  one of several
- *                              \-> latest           a link
+ *                              \-> latest -> …       the newest of them once more
  *
  * Each kind is a `struct place`.  What a source's directory has is a table in fs/place.c: another
  * directory beside snapshots/ is one row and one place more.
@@ -71,8 +71,6 @@ bool place_find(const struct place_dir *d, const char *name, struct place_child 
 
 /* Whether the node is something inside a snapshot, with an entry as stored. */
 bool place_is_tree(const struct node *n);
-/* Whether it is the link to the newest snapshot. */
-bool place_is_link(const struct node *n);
 
 /* The entry of a node for which place_is_tree() holds, valid until it is closed. */
 struct place_entry {

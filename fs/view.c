@@ -304,17 +304,8 @@ view_readlink(struct view *v, uint64_t ino, char *buf, size_t size)
 {
 	struct node *n;
 	struct place_entry e = { 0 };
-	int rc = get_node(v, ino, &n);
+	int rc = open_entry(v, ino, &n, &e);
 
-	if (rc)
-		return rc;
-	if (place_is_link(n)) {
-		snprintf(buf, size, "%s", n->snap->name);
-		node_put(v->nodes, n);
-		return 0;
-	}
-	node_put(v->nodes, n);
-	rc = open_entry(v, ino, &n, &e);
 	if (rc)
 		return rc;
 	if (e.entry->type == TREE_SYMLINK && e.entry->target)

@@ -1,7 +1,7 @@
 /*
  * view: the mounted namespace, without FUSE: nodes, names, attributes, bytes.
  *
- *   /SOURCE/snapshots/TIME/…   and   /SOURCE/snapshots/latest -> TIME
+ *   /SOURCE/snapshots/TIME/…   and   /SOURCE/snapshots/latest/…, the newest of them once more
  *
  * Nodes are known by their inode number, which is a keyed hash of the path: stable over remounts
  * and machines, unique in a view.  A node lives while it is referenced (view_lookup() counts up,

@@ -158,14 +158,18 @@ def test_a_new_snapshot_and_a_new_source_appear(tmp, cluster):
     p.backup("main")
     with p.mounted() as where:
         top = where + "/main/snapshots/"
-        first = os.readlink(top + "latest")
+        first = sorted(os.listdir(top))[0]
+        before = os.stat(top + "latest").st_ino
         kept = open(top + first + "/PG_VERSION")
         assert sorted(os.listdir(top)) == sorted([first, "latest"])
         cluster.sql("create table if not exists moved (id int); insert into moved values (1)")
         p.backup("main")
         assert pg.wait_for(lambda: len(os.listdir(top)) == 3, 15), os.listdir(top)
-        second = os.readlink(top + "latest")
+        second = sorted(os.listdir(top))[1]
         assert second > first and os.path.exists(top + second + "/PG_VERSION")
+        assert pg.wait_for(lambda: os.stat(top + "latest").st_ino != before, 15)
+        with open(top + "latest/backup_label") as a, open(top + second + "/backup_label") as b:
+            assert a.read() == b.read()
         assert kept.read() == "15\n"
         p.run("source", "add", "another", "--pg", cluster.conninfo())
         assert pg.wait_for(lambda: "another" in os.listdir(where), 15)

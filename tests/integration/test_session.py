@@ -52,7 +52,7 @@ mount --bind "$PRIVATE/tmp" /tmp
 mkdir -p "$BASE"
 mount --bind /mnt/base "$BASE"
 export PATH="/mnt/bin:$PG_BIN:$PATH" HOME=/root
-echo 'a passphrase' >/root/pass
+umask 022; echo "a passphrase" >/root/pass; chmod 600 /root/pass
 trap 'pastfs umount /mnt/past 2>/dev/null || umount -l /mnt/past 2>/dev/null || :
 	runuser -u postgres -- "$PG_BIN/pg_ctl" -D /tmp/copy -m immediate stop >/dev/null 2>&1 || :' EXIT
 pg_ctl() { runuser -u postgres -- "$PG_BIN/pg_ctl" -w -l /tmp/copy.log "$@"; }
@@ -116,11 +116,11 @@ def test_the_session_on_other_paths(tmp, cluster):
     with p.mounted() as mnt:
         names = sorted(os.listdir(mnt + "/main/snapshots"))
         assert len(names) == 2 and names[1] == "latest"
-        assert os.readlink(mnt + "/main/snapshots/latest") == names[0]
         latest = mnt + "/main/snapshots/latest"
+        assert os.path.isdir(latest) and not os.path.islink(latest)
         pg.run("pg_verifybackup", latest)
         copy = tmp + "/copy"
-        subprocess.run(["cp", "-a", latest + "/", copy], check=True, timeout=60)
+        subprocess.run(["cp", "-a", latest, copy], check=True, timeout=60)
     with pg.start_copy(copy, tmp, "copied") as s:
         assert s.sql(QUERY) == expected
         assert s.sql("select pg_is_in_recovery()") == "f"

@@ -114,8 +114,8 @@ test_names(void **state)
 {
 	struct repo_reader *r;
 	struct view *v = open_view(&r);
-	struct view_attr attr;
-	char names[512], target[64];
+	struct view_attr attr, other;
+	char names[512];
 
 	(void)state;
 	list_names(v, "", names, sizeof(names));
@@ -132,11 +132,12 @@ test_names(void **state)
 	assert_string_equal(names, "1259 odd ");
 
 	assert_int_equal(walk(v, "main/snapshots/latest", &attr), 0);
-	assert_true(S_ISLNK(attr.st.st_mode));
+	assert_true(S_ISDIR(attr.st.st_mode));
 	assert_false(attr.name_immutable);
-	assert_int_equal(view_readlink(v, attr.st.st_ino, target, sizeof(target)), 0);
-	assert_string_equal(target, T0_NAME);
-	assert_int_equal(attr.st.st_size, strlen(T0_NAME));
+	assert_int_equal(walk(v, "main/snapshots/" T0_NAME, &other), 0);
+	assert_int_not_equal(attr.st.st_ino, other.st.st_ino);
+	list_names(v, "main/snapshots/latest", names, sizeof(names));
+	assert_string_equal(names, "PG_VERSION base empty link one pipe two ");
 
 	assert_int_equal(walk(v, "nobody", &attr), ERR_NOTFOUND);
 	assert_int_equal(walk(v, "main/at", &attr), ERR_NOTFOUND);
@@ -160,8 +161,10 @@ test_attributes(void **state)
 	assert_int_equal(walk(v, "", &attr), 0);
 	assert_int_equal(attr.st.st_ino, VIEW_ROOT_INO);
 	assert_int_equal(attr.st.st_mode, S_IFDIR | 0555);
-	assert_int_equal(attr.st.st_mtim.tv_sec, T0);
 	assert_false(attr.immutable);
+	assert_int_equal(walk(v, "main/snapshots", &attr), 0);
+	assert_int_equal(attr.st.st_mtim.tv_sec, T0);
+	assert_false(attr.immutable || attr.name_immutable);
 	assert_int_equal(walk(v, snap, &attr), 0);
 	assert_int_equal(attr.st.st_mode, S_IFDIR | 0700);
 	assert_int_equal(attr.st.st_uid, 101);
@@ -407,11 +410,11 @@ test_new_snapshot(void **state)
 	const struct past_part part = { .name = "", .files = files, .nfiles = 3 };
 	struct repo_reader *r;
 	struct view *v;
-	struct view_attr before, attr;
+	struct view_attr before, attr, newest;
 	struct view_list *l;
 	struct source grows;
 	struct snapshot s[2];
-	char names[128], target[64];
+	char names[128];
 	const char *name;
 	size_t got;
 
@@ -434,8 +437,8 @@ test_new_snapshot(void **state)
 
 	assert_int_equal(walk(v, "grows/snapshots/latest", &attr), 0);
 	assert_int_not_equal(attr.st.st_ino, before.st.st_ino);
-	assert_int_equal(view_readlink(v, attr.st.st_ino, target, sizeof(target)), 0);
-	assert_string_equal(target, T1_NAME);
+	assert_int_equal(walk(v, "grows/snapshots/" T1_NAME, &newest), 0);
+	assert_int_equal(attr.st.st_mtim.tv_sec, newest.st.st_mtim.tv_sec);
 	assert_int_equal(walk(v, "grows/snapshots/" T1_NAME "/PG_VERSION", &attr), 0);
 	assert_int_equal(view_read(v, attr.st.st_ino, names, sizeof(names), 0, &got), 0);
 	assert_int_equal(got, 3);
