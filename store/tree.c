@@ -193,7 +193,9 @@ take_fields(struct tree_entry *e, struct cursor *c)
 			free(e->target);
 			e->target = cursor_strdup(&v, TREE_TARGET_MAX);
 			if (!e->target)
-				rc = err_set(ERR_DAMAGED, "directory entry: bad link target");
+				rc = v.failed ? err_set(ERR_DAMAGED,
+						    "directory entry: bad link target")
+					      : err_nomem();
 			break;
 		case FIELD_XATTR:
 			rc = take_xattr(e, &v);
@@ -259,7 +261,9 @@ tree_entry_decode(struct tree_entry *e, struct cursor *in)
 	e->type = (enum tree_type)type;
 	cursor_init(&name, p, name_len);
 	e->name = cursor_strdup(&name, TREE_NAME_MAX);
-	if (!e->name || !name_is_sane(e->name))
+	if (!e->name && !name.failed)
+		rc = err_nomem();
+	else if (!e->name || !name_is_sane(e->name))
 		rc = err_set(ERR_DAMAGED, "directory entry has a bad name");
 	else
 		rc = take_fields(e, &c);
