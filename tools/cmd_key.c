@@ -1,3 +1,4 @@
+#include "store/backend.h"
 #include "store/base/err.h"
 #include "store/base/hex.h"
 #include "store/base/json.h"
@@ -138,6 +139,38 @@ report_slot(const struct args *a, const struct keyslot_info *s, const char *remo
 	return 0;
 }
 
+struct label_search {
+	const uint8_t *id;
+	char label[KEYSLOT_LABEL_MAX + 1];
+};
+
+static int
+copy_label(void *ctx, const struct keyslot_info *s)
+{
+	struct label_search *l = ctx;
+
+	if (memcmp(s->id, l->id, KEYSLOT_ID_LEN) == 0)
+		snprintf(l->label, sizeof(l->label), "%s", s->label);
+	return 0;
+}
+
+/* The label asked for; else, when a slot is replaced, that slot's. */
+static int
+choose_label(const struct args *a, struct repo_admin *admin, bool change, struct label_search *l)
+{
+	const char *given = args_value(a, "label");
+
+	if (given && strlen(given) > KEYSLOT_LABEL_MAX)
+		return err_set(ERR_USAGE, "--label is longer than %d bytes", KEYSLOT_LABEL_MAX);
+	if (given)
+		snprintf(l->label, sizeof(l->label), "%s", given);
+	if (given || !change)
+		return 0;
+	l->id = repo_admin_slot(admin);
+	return repo_keyslots(backend_url(repo_reader_backend(repo_admin_reader(admin))), copy_label,
+	    l);
+}
+
 /* Add a slot, and with `change` remove the one that opened the repository, in this order. */
 static int
 add_or_change(const struct args *a, bool change)
@@ -145,14 +178,16 @@ add_or_change(const struct args *a, bool change)
 	char old_id[2 * KEYSLOT_ID_LEN + 1] = "";
 	struct credential cred = { 0 };
 	struct repo_admin *admin = NULL;
+	struct label_search label = { 0 };
 	struct keyslot_info slot;
 	int rc = open_repo_admin(a, &admin);
 
 	if (!rc)
+		rc = choose_label(a, admin, change, &label);
+	if (!rc)
 		rc = new_credential(a, &cred);
 	if (!rc)
-		rc = repo_admin_key_add(admin, args_value(a, "label") ? args_value(a, "label") : "",
-		    &cred, NULL, &slot);
+		rc = repo_admin_key_add(admin, label.label, &cred, NULL, &slot);
 	if (!rc && change) {
 		hex_encode(old_id, repo_admin_slot(admin), KEYSLOT_ID_LEN);
 		rc = repo_admin_key_remove(admin, repo_admin_slot(admin));

@@ -68,10 +68,11 @@ ready(void *ctx)
 	if (!s->daemon)
 		return;
 	setsid();
-	if (chdir("/"))
-		output_warn("cannot change to /: %s", strerror(errno));
+	/* The log first: its name may be relative to where we are. */
 	if (log_redirect("pastfs", s->log))
 		output_warn("%s", err_msg());
+	if (chdir("/"))
+		output_warn("cannot change to /: %s", strerror(errno));
 	tell_parent(s, 0);
 }
 
@@ -168,7 +169,7 @@ serve_in_background(const struct args *a, const char *dir)
 	return rc;
 }
 
-/* A log file must be found again after the change to "/", and its faults told before the fork. */
+/* Faults of the log file are told while somebody looks. */
 static int
 check_log(const char *path)
 {
@@ -176,8 +177,6 @@ check_log(const char *path)
 
 	if (!path)
 		return 0;
-	if (*path != '/')
-		return err_set(ERR_USAGE, "--log %s: give the whole path, from / on", path);
 	fd = sys_openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	if (fd == -1)
 		return err_sys("open log file %s", path);

@@ -106,6 +106,8 @@ parse(const struct args *a, struct restoring *r)
 	};
 	if (!args_given(a, "owner"))
 		return 0;
+	if (geteuid() != 0)
+		return err_set(ERR_DENIED, "--owner: only root can give files to another user");
 	r->opts.map_owner = true;
 	return owner_parse(args_value(a, "owner"), &r->opts.uid, &r->opts.gid);
 }
