@@ -21,6 +21,7 @@
 
 struct confset {
 	const struct confset_opts *opts; /* while collecting */
+	const struct confset_host *host; /* while collecting */
 	struct stat pgdata_st;
 	char conf_dir[PATH_MAX]; /* of the main configuration file */
 	struct confset_file *files;
@@ -53,6 +54,95 @@ warn(struct confset *cs, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	cs->opts->warn(cs->opts->ctx, text);
+}
+
+/* ---- the files of this host ---- */
+
+static int
+local_stat(void *ctx, const char *path, bool follow, struct stat *st)
+{
+	(void)ctx;
+	return sys_fstatat(AT_FDCWD, path, st, follow ? 0 : AT_SYMLINK_NOFOLLOW);
+}
+
+static int
+local_read(void *ctx, const char *path, struct stat *st, uint8_t **data, size_t *len)
+{
+	int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0), rc = 1;
+	ssize_t n;
+
+	(void)ctx;
+	*data = NULL;
+	if (fd == -1 || sys_fstat(fd, st)) {
+		err_sys("open");
+		goto out;
+	}
+	if (!S_ISREG(st->st_mode) || st->st_size > (off_t)PGCONF_FILE_MAX) {
+		err_set(ERR_UNSUPPORTED, "it is not a file of up to %u bytes", PGCONF_FILE_MAX);
+		goto out;
+	}
+	*data = mem_alloc((size_t)st->st_size + 1);
+	if (!*data) {
+		rc = err_nomem();
+		goto out;
+	}
+	n = sys_pread_full(fd, *data, (size_t)st->st_size, 0);
+	if (n < 0) {
+		err_sys("read");
+		goto out;
+	}
+	*len = (size_t)n;
+	rc = 0;
+out:
+	if (rc) {
+		free(*data);
+		*data = NULL;
+	}
+	sys_close(&fd);
+	return rc;
+}
+
+static int
+local_list(void *ctx, const char *path, char ***names, size_t *n)
+{
+	struct dirent **found = NULL;
+	int count = scandir(path, &found, NULL, alphasort), rc = 0;
+
+	(void)ctx;
+	*names = NULL;
+	*n = 0;
+	if (count < 0) {
+		err_sys("list");
+		return 1;
+	}
+	*names = mem_calloc((size_t)count, sizeof(**names));
+	if (!*names)
+		rc = err_nomem();
+	for (int i = 0; i < count; i++) {
+		if (rc == 0) {
+			(*names)[*n] = mem_strdup(found[i]->d_name);
+			rc = (*names)[*n] ? 0 : err_nomem();
+			*n += rc == 0;
+		}
+		free(found[i]);
+	}
+	free(found);
+	for (size_t i = 0; rc && i < *n; i++)
+		free((*names)[i]);
+	if (rc) {
+		free(*names);
+		*names = NULL;
+		*n = 0;
+	}
+	return rc;
+}
+
+static const struct confset_host local_host = { local_stat, local_read, local_list, NULL };
+
+static int
+host_stat(const struct confset *cs, const char *path, bool follow, struct stat *st)
+{
+	return cs->host->stat(cs->host->ctx, path, follow, st);
 }
 
 void
@@ -206,7 +296,7 @@ pgdata_has_dir(const struct confset *cs, const char *path)
 	struct stat st;
 
 	snprintf(full, sizeof(full), "%s/%s", cs->opts->pgdata, path);
-	return sys_fstatat(AT_FDCWD, full, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	return host_stat(cs, full, false, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
 /* The directories above `path`: private, and the server's. */
@@ -261,75 +351,65 @@ add_original(struct confset *cs, const char *abs, const struct stat *st, const v
 static int
 read_config(struct confset *cs, const char *abs, struct stat *st, uint8_t **data, size_t *len)
 {
-	int fd = sys_openat(AT_FDCWD, abs, O_RDONLY, 0), rc = 1;
-	ssize_t n;
+	int rc = cs->host->read(cs->host->ctx, abs, st, data, len);
 
-	*data = NULL;
-	if (fd == -1 || sys_fstat(fd, st)) {
-		warn(cs, "configuration file %s cannot be read and is left out: %s", abs,
-		    strerror(errno));
-		goto out;
-	}
-	if (!S_ISREG(st->st_mode) || st->st_size > (off_t)PGCONF_FILE_MAX) {
-		warn(cs, "configuration file %s is not a file of up to %u bytes and is left out", abs,
-		    PGCONF_FILE_MAX);
-		goto out;
-	}
-	*data = mem_alloc((size_t)st->st_size + 1);
-	if (!*data) {
-		rc = err_nomem();
-		goto out;
-	}
-	n = sys_pread_full(fd, *data, (size_t)st->st_size, 0);
-	if (n < 0) {
-		warn(cs, "configuration file %s cannot be read and is left out: %s", abs,
-		    strerror(errno));
-		goto out;
-	}
-	*len = (size_t)n;
-	rc = 0;
-out:
-	if (rc) {
-		free(*data);
-		*data = NULL;
-	}
-	sys_close(&fd);
+	if (rc == 1)
+		warn(cs, "configuration file %s cannot be read and is left out: %s", abs, err_msg());
 	return rc;
 }
 
 /* ---- includes ---- */
 
-static int
-is_conf_name(const struct dirent *de)
+static bool
+is_conf_name(const char *name)
 {
-	size_t n = strlen(de->d_name);
+	size_t n = strlen(name);
 
-	return de->d_name[0] != '.' && n > 5 && strcmp(de->d_name + n - 5, ".conf") == 0;
+	return name[0] != '.' && n > 5 && strcmp(name + n - 5, ".conf") == 0;
+}
+
+/* The files of a directory, in the order in which the server reads them. */
+static int
+take_files(struct confset *cs, const char *abs, const char *path, char **names, size_t n)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		char file[PATH_MAX], place[PATH_MAX];
+
+		if (is_conf_name(names[i]) &&
+		    snprintf(file, PATH_MAX, "%s/%s", abs, names[i]) < PATH_MAX &&
+		    snprintf(place, PATH_MAX, "%s/%s", path, names[i]) < PATH_MAX)
+			rc = take_config(cs, file, place, true);
+	}
+	return rc;
 }
 
 static int
 take_dir(struct confset *cs, const char *abs, const char *path)
 {
-	struct dirent **names = NULL;
+	char **names = NULL;
 	struct stat st;
-	int n, rc = 0;
+	size_t n = 0;
+	int rc;
 
-	if (sys_fstatat(AT_FDCWD, abs, &st, 0) || (n = scandir(abs, &names, is_conf_name, alphasort)) < 0) {
-		warn(cs, "configuration directory %s cannot be read and is left out: %s", abs,
-		    strerror(errno));
-		return 0;
+	if (host_stat(cs, abs, true, &st)) {
+		err_sys("look at it");
+		rc = 1;
+	} else {
+		rc = cs->host->list(cs->host->ctx, abs, &names, &n);
 	}
+	if (rc == 1)
+		warn(cs, "configuration directory %s cannot be read and is left out: %s", abs, err_msg());
+	if (rc)
+		return rc < 0 ? rc : 0;
 	rc = add_parents(cs, path);
 	if (rc == 0 && !pgdata_has_dir(cs, path))
 		rc = add_file(cs, path, &st, true, NULL, 0);
-	for (int i = 0; i < n; i++) {
-		char file[PATH_MAX], place[PATH_MAX];
-
-		if (rc == 0 && snprintf(file, PATH_MAX, "%s/%s", abs, names[i]->d_name) < PATH_MAX &&
-		    snprintf(place, PATH_MAX, "%s/%s", path, names[i]->d_name) < PATH_MAX)
-			rc = take_config(cs, file, place, true);
+	if (rc == 0)
+		rc = take_files(cs, abs, path, names, n);
+	for (size_t i = 0; i < n; i++)
 		free(names[i]);
-	}
 	free(names);
 	return rc;
 }
@@ -353,7 +433,7 @@ include_to(void *ctx, const struct pgconf_statement *s)
 		return NULL;
 	if (s->directive == PGCONF_INCLUDE_DIR)
 		rw->rc = take_dir(rw->cs, abs, place);
-	else if (s->directive == PGCONF_INCLUDE || sys_fstatat(AT_FDCWD, abs, &st, 0) == 0)
+	else if (s->directive == PGCONF_INCLUDE || host_stat(rw->cs, abs, true, &st) == 0)
 		rw->rc = take_config(rw->cs, abs, place, true);
 	relative_way(rw->path, place, rw->to);
 
@@ -394,7 +474,7 @@ keep_hidden(struct confset *cs, const char *full)
 	size_t len;
 	int rc;
 
-	if (sys_fstatat(AT_FDCWD, full, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+	if (host_stat(cs, full, false, &st) || !S_ISREG(st.st_mode))
 		return 0;
 	rc = read_config(cs, full, &st, &data, &len);
 	if (rc)
@@ -419,8 +499,8 @@ place_file(struct confset *cs, const char *abs, const char *path, const struct s
 	int rc = 0;
 
 	snprintf(full, sizeof(full), "%s/%s", cs->opts->pgdata, path);
-	in_place = strcmp(full, abs) == 0 &&
-	    sys_fstatat(AT_FDCWD, full, &own, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(own.st_mode);
+	in_place = strcmp(full, abs) == 0 && host_stat(cs, full, false, &own) == 0 &&
+	    S_ISREG(own.st_mode);
 	if (in_place && !changed)
 		return 0;
 	if (!in_place)
@@ -484,7 +564,8 @@ confset_collect(struct confset **out, const struct confset_opts *opts)
 	if (!cs)
 		return err_nomem();
 	cs->opts = opts;
-	if (sys_fstatat(AT_FDCWD, opts->pgdata, &cs->pgdata_st, 0)) {
+	cs->host = opts->host ? opts->host : &local_host;
+	if (host_stat(cs, opts->pgdata, true, &cs->pgdata_st)) {
 		rc = err_sys("look at data directory %s", opts->pgdata);
 		goto out;
 	}
@@ -504,6 +585,7 @@ confset_collect(struct confset **out, const struct confset_opts *opts)
 	if (rc)
 		goto out;
 	cs->opts = NULL;
+	cs->host = NULL;
 	*out = cs;
 	cs = NULL;
 out:

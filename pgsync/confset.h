@@ -22,11 +22,24 @@
 
 struct confset;
 
+/*
+ * Where the files are: on this host, or on the server's, reached some other way.  stat() is 0, or
+ * -1 with errno.  read() and list() are 0; 1 if it cannot be read, with the reason as this thread's
+ * message; or an error.  What they give is to free(), each name too; names come sorted.
+ */
+struct confset_host {
+	int (*stat)(void *ctx, const char *path, bool follow, struct stat *st);
+	int (*read)(void *ctx, const char *path, struct stat *st, uint8_t **data, size_t *len);
+	int (*list)(void *ctx, const char *path, char ***names, size_t *n);
+	void *ctx;
+};
+
 struct confset_opts {
 	const char *pgdata;      /* absolute; borrowed for the call, as the others */
 	const char *config_file; /* what the server says; absolute */
 	const char *hba_file;
 	const char *ident_file;
+	const struct confset_host *host; /* NULL: this host */
 	/* Told of files that cannot be read or followed; they are left out. */
 	void (*warn)(void *ctx, const char *message);
 	void *ctx;
