@@ -251,6 +251,9 @@ aead_new(struct aead **out)
 int
 aead_set_key(struct aead *a, const uint8_t key[CRYPTO_KEY_LEN])
 {
+	a->keyed = false;
+	if (sys_fault_point())
+		return err_nomem();
 	a->keyed = EVP_CipherInit_ex2(a->ctx, NULL, key, NULL, 1, NULL) == 1;
 	return a->keyed ? 0 : openssl_error("set a key of AES-256-GCM");
 }

@@ -107,6 +107,7 @@ struct pack_builder {
 	pthread_mutex_t lock; /* protects all below */
 	bool closed;
 	bool claimed; /* somebody was told to finish it */
+	bool failed;  /* a chunk was not sealed, so the pack must not be stored */
 	unsigned sealing;
 	size_t nentries, cap;
 	struct pack_entry *entries;
@@ -160,6 +161,7 @@ pack_builder_restart(struct pack_builder *p)
 		return rc;
 	p->closed = false;
 	p->claimed = false;
+	p->failed = false;
 	p->nentries = 0;
 
 	bytes_reset(&p->buf);
@@ -237,8 +239,13 @@ pack_builder_add(struct pack_builder *p, struct aead *aead, struct pack_entry *e
 	rc = aead_set_key(aead, p->secret->key);
 	if (rc == 0)
 		rc = aead_seal(aead, nonce, aad, sizeof(aad), to, base_len + encoded_len, to);
+	/* Another thread may be the one to finish this pack: no plain byte may leave with it. */
+	if (rc)
+		memset(to, 0, entry->sealed_len);
 
 	pthread_mutex_lock(&p->lock);
+	if (rc)
+		p->failed = true;
 	p->sealing--;
 	if (p->closed && p->sealing == 0 && !p->claimed) {
 		p->claimed = true;
@@ -361,6 +368,8 @@ pack_builder_finish(struct pack_builder *p, const void **data, size_t *len, stru
 	toc->kind = p->kind;
 	if (p->nentries == 0)
 		return 0;
+	if (p->failed)
+		return err_set(ERR_FAIL, "a chunk of the pack could not be encrypted");
 
 	toc->nentries = p->nentries;
 	toc->entries = mem_dup(p->entries, p->nentries * sizeof(*p->entries));
@@ -507,6 +516,15 @@ pack_toc_decode(struct pack_toc *toc, struct cursor *in)
 	return 0;
 }
 
+/* Where the last chunk ends. */
+static uint64_t
+toc_end(const struct pack_toc *toc)
+{
+	const struct pack_entry *e = toc->entries + toc->nentries;
+
+	return toc->nentries ? (uint64_t)e[-1].off + e[-1].sealed_len : 0;
+}
+
 int
 pack_toc_open(struct pack_toc *toc, struct aead *aead, const uint8_t key[CRYPTO_KEY_LEN],
     const struct pack_header *h, const struct pack_trailer *t, const void *sealed, size_t len)
@@ -533,7 +551,7 @@ pack_toc_open(struct pack_toc *toc, struct aead *aead, const uint8_t key[CRYPTO_
 	rc = pack_toc_decode(toc, &c);
 	if (rc)
 		goto out;
-	if (cursor_left(&c) != 0 || toc->nentries != t->nchunks) {
+	if (cursor_left(&c) != 0 || toc->nentries != t->nchunks || toc_end(toc) > t->toc_off) {
 		pack_toc_release(toc);
 		rc = err_set(ERR_DAMAGED, "table of contents does not match the trailer");
 		goto out;

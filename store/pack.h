@@ -87,7 +87,7 @@ bool pack_builder_close(struct pack_builder *p);
 /*
  * Append table of contents and trailer; the whole object is then *data, *len, borrowed until the
  * builder is freed.  `toc` becomes the caller's, to pack_toc_release().  A pack without chunks
- * gives *len = 0 and is not to be stored.
+ * gives *len = 0 and is not to be stored.  After an add that failed this fails: the pack is lost.
  */
 int pack_builder_finish(
     struct pack_builder *p, const void **data, size_t *len, struct pack_toc *toc);
