@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -183,9 +184,10 @@ mountpoint_is_ours(const char *path)
 int
 mountpoint_is_dead(const char *path)
 {
-	struct stat st;
+	struct statvfs st;
 
-	return sys_fstatat(AT_FDCWD, path, &st, 0) == -1 && (errno == ENOTCONN || errno == ECONNABORTED);
+	/* Not stat(2), which the kernel may answer from what it remembers. */
+	return statvfs(path, &st) == -1 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 /* ---- who uses it ---- */
