@@ -196,7 +196,8 @@ def test_incremental_is_equal_to_the_data_directory_and_costs_little(tmp, cluste
     c.pgbench("-i", "-q", "-s", "5")
     c.sql("create table seen (id int primary key, t text);"
           "insert into seen select g, md5(g::text) from generate_series(1, 20000) g")
-    c.sql("vacuum freeze; checkpoint")
+    c.sql("vacuum freeze")
+    c.sql("checkpoint")
     fresh.run("source", "add", "main", "--pg", c.conninfo())
     fresh.backup("main")
     first = fresh.stored_bytes()

@@ -76,7 +76,7 @@ def unreadable(top, oracle):
         for n in names:
             path = os.path.join(d, n)
             name = os.path.relpath(path, oracle)
-            if os.path.islink(path) or name == "postgresql.auto.conf":
+            if os.path.islink(path):
                 continue
             with open(path, "rb") as f:
                 want = f.read()
@@ -196,13 +196,13 @@ def test_any_flipped_bit_anywhere_is_found(broken):
         path = RANDOM.choice(paths)
         off, bit = RANDOM.randrange(os.path.getsize(path)), RANDOM.randrange(8)
         flip(path, off, bit)
-        shutil.rmtree(broken.env["XDG_CACHE_HOME"])
+        shutil.rmtree(broken.env["XDG_CACHE_HOME"], ignore_errors=True)
         r = broken.run("check", "--read-data", status=None)
         assert r.status != vault.DONE and (r.err + r.out).strip(), \
             "a flipped bit in %s went unnoticed: %s" % (kind, r)
         assert r.status in (vault.DAMAGED, vault.WRONGKEY, vault.NOTFOUND, vault.FAILED), str(r)
         flip(path, off, bit)
-    shutil.rmtree(broken.env["XDG_CACHE_HOME"])
+    shutil.rmtree(broken.env["XDG_CACHE_HOME"], ignore_errors=True)
     broken.run("check", "--read-data")
 
 
@@ -295,7 +295,7 @@ def test_a_newer_format_says_so(broken):
         f.write(struct.pack("<I", 99))
     for verb in (["check"], ["backup", "main"], ["key", "list"], ["snapshots", "main"]):
         r = broken.run(*verb, status=vault.FAILED)
-        assert "99" in r.err and "format" in r.err and "newer" in r.err, str(r)
+        assert "99" in r.err and "format" in r.err and "upgrade" in r.err, str(r)
 
 
 def test_a_wrong_passphrase(tmp, broken):
@@ -339,7 +339,7 @@ def test_another_cluster_under_the_same_address(clusters, fresh):
     b.run_dir, b.port = a.run_dir, a.port
     b.start()
     r = fresh.run("backup", "main", status=vault.USAGE)
-    assert "system identifier" in r.err, str(r)
+    assert "cluster" in r.err, str(r)
     b.stop()
     a.start()
     fresh.backup("main")
@@ -373,7 +373,8 @@ def test_a_data_directory_that_is_not_the_servers(tmp, clusters, fresh):
         fresh.backup("main")
         assert "replication" in fresh.run("snapshots", "main", "--json").out
     finally:
-        server.send_signal(2)
+        # Its data directory is known here by its own path.
+        pg.run("pg_ctl", "-D", theirs.data, "-m", "immediate", "stop", check=False)
         server.wait(60)
     fresh.restore("main@latest", tmp + "/r")
     with pg.start_copy(tmp + "/r", tmp, "run") as s:
@@ -459,6 +460,5 @@ def test_leftovers_of_a_crash_do_no_harm(broken):
             f.write(b"half")
     with open(broken.repo + "/snapshots/.junk", "wb") as f:
         f.write(b"x")
-    shutil.rmtree(broken.env["XDG_CACHE_HOME"])
     assert broken.run("check", status=None).status in (vault.DONE, vault.DAMAGED)
     assert glob.glob(d + "/tmp.123")

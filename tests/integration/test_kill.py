@@ -51,13 +51,13 @@ def busy(base, clusters):
     p.run("source", "add", "main", "--pg", c.conninfo())
     p.backup("main")
     p.first = p.snapshots("main")[0]["name"]
-    p.oracle = vault.tree(p.restore("main@" + p.first, path + "/oracle"))
+    p.oracle = vault.tree(p.restore("main@" + p.first, path + "/oracle", "--keep-archiving"))
     return c, p
 
 
 def is_intact(p, tmp, name="r"):
     """Old snapshots are equal to what they were."""
-    to = p.restore("main@" + p.first, os.path.join(tmp, name))
+    to = p.restore("main@" + p.first, os.path.join(tmp, name), "--keep-archiving")
     vault.assert_same(p.oracle, vault.tree(to), "the first snapshot")
 
 
@@ -121,15 +121,16 @@ def test_killed_init(tmp, moments):
 
 def test_killed_restores(tmp, busy, moments):
     c, p = busy
-    took = duration(p, "restore", "main@" + p.first, tmp + "/whole")
+    took = duration(p, "restore", "main@" + p.first, tmp + "/whole", "--keep-archiving")
     for i in range(KILLS):
         to = "%s/r%d" % (tmp, i)
-        status = kill_at(p, moments.uniform(0.0, took * 1.05), "restore", "main@" + p.first, to)
+        status = kill_at(p, moments.uniform(0.0, took * 1.05), "restore", "main@" + p.first, to,
+                         "--keep-archiving")
         if status != 0 and os.path.exists(to + "/global/pg_control"):
             # Killed behind the last file: everything but the marker is there.
             left = vault.tree(to, times=False)
             assert set(vault.tree(tmp + "/whole", times=False)) <= set(left)
-        p.restore("main@" + p.first, to)
+        p.restore("main@" + p.first, to, "--keep-archiving")
         vault.assert_same(p.oracle, vault.tree(to), "restore %d" % i)
 
 
@@ -168,9 +169,10 @@ def test_interrupted(tmp, busy, moments, sig):
     assert len(p.snapshots("main")) == n
     assert c.sql("select count(*) from pg_replication_slots") == "0"
     to = tmp + "/r"
-    status = kill_at(p, 0.15, "restore", "main@" + p.first, to, sig=sig)
+    status = kill_at(p, 0.15, "restore", "main@" + p.first, to, "--keep-archiving",
+                     sig=sig)
     assert status in (0, vault.FAILED, -sig)
-    p.restore("main@" + p.first, to)
+    p.restore("main@" + p.first, to, "--keep-archiving")
     vault.assert_same(p.oracle, vault.tree(to))
 
 
