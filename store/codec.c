@@ -16,10 +16,15 @@
 
 #define WINDOW_LOG_MIN 10
 #define WINDOW_LOG_MAX 24
+/* Up to this size of base and content the tables of all levels suffice. */
+#define LARGE_SPAN (512u << 10)
+/* Bytes by which zstd may want more room than its result takes in the end. */
+#define ROOM_SLACK 512
 
 struct codec {
 	ZSTD_CCtx *cctx;
 	ZSTD_DCtx *dctx;
+	int level;
 };
 
 /* Settings that stay for the life of the contexts. */
@@ -67,6 +72,7 @@ codec_new(struct codec **out, int level)
 		codec_free(c);
 		return err_nomem();
 	}
+	c->level = level;
 	r = configure(c, level);
 	if (ZSTD_isError(r)) {
 		codec_free(c);
@@ -117,13 +123,21 @@ compress(struct codec *c, const void *src, size_t len, void *dst, size_t room, s
 	}
 }
 
+/* Set the window and the table of positions; 0 for what the level says. */
+static void
+set_tables(struct codec *c, int window_log, int hash_log)
+{
+	ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_windowLog, window_log);
+	ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_hashLog, hash_log);
+}
+
 int
 codec_encode(struct codec *c, const void *src, size_t len, void *dst, size_t *dst_len,
     enum encoding *encoding)
 {
 	int rc;
 
-	ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_windowLog, 0);
+	set_tables(c, 0, 0);
 	/* Room for what is worth having only: content that does not shrink is given up early. */
 	rc = compress(c, src, len, dst, len - len * 3 / 100, dst_len);
 	if (rc < 0)
@@ -149,22 +163,41 @@ window_log(uint64_t span)
 	return log;
 }
 
+/*
+ * The size of the table of positions for a delta; 0 for what the level says.  Low levels have one
+ * that is too small to remember all of a large base, which is what the content is made of.
+ */
+static int
+hash_log(const struct codec *c, uint64_t span, size_t base_len, size_t len)
+{
+	int needed = window_log(span) - 2;
+
+	if (span <= LARGE_SPAN || (int)ZSTD_getCParams(c->level, len, base_len).hashLog >= needed)
+		return 0;
+	return needed;
+}
+
 int
 codec_encode_delta(struct codec *c, const void *src, size_t len, const void *base, size_t base_len,
     size_t max_len, void *dst, size_t *dst_len)
 {
 	uint64_t span = (uint64_t)base_len + len;
-	size_t bound = codec_bound(len);
+	size_t bound = codec_bound(len), room = bound;
 	int rc;
 
 	/* A window that does not cover both would lose the start of the base. */
 	if (span > UINT64_C(1) << WINDOW_LOG_MAX)
 		return 1;
-	ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_windowLog, window_log(span));
+	set_tables(c, window_log(span), hash_log(c, span, base_len, len));
 	ZSTD_CCtx_refPrefix(c->cctx, base, base_len);
-	rc = compress(c, src, len, dst, max_len < bound ? max_len : bound, dst_len);
+	/* A delta that grows too long is given up before it is complete. */
+	if (max_len < bound && bound - max_len > ROOM_SLACK)
+		room = max_len + ROOM_SLACK;
+	rc = compress(c, src, len, dst, room, dst_len);
 	/* zstd drops the prefix after one use, but keeps it if it failed before that. */
 	ZSTD_CCtx_refPrefix(c->cctx, NULL, 0);
+	if (rc == 0 && *dst_len > max_len)
+		rc = 1;
 	return rc;
 }
 
