@@ -4,6 +4,7 @@
  */
 #include "pgsync/arrival.h"
 
+#include "pgsync/confset.h"
 #include "store/base/err.h"
 #include "store/base/hex.h"
 #include "store/base/sys.h"
@@ -22,6 +23,7 @@ struct arrived {
 };
 
 struct arrivals {
+	const struct confset *config;
 	struct arrived *list;
 	size_t n, cap;
 };
@@ -42,7 +44,7 @@ note_entry(void *ctx, const char *path, const struct tree_entry *e)
 	struct arrivals *a = ctx;
 
 	if (e->type != TREE_FILE || strncmp(path, "pg_wal/", 7) == 0 ||
-	    strncmp(path, "pastfs_config/", 14) == 0)
+	    (a->config && confset_has(a->config, path)))
 		return 0;
 	if (a->n == a->cap) {
 		size_t cap = a->cap ? a->cap * 2 : 1024;
@@ -79,6 +81,8 @@ compare_file(void *ctx, const struct manifest_file *file)
 		snprintf(path, sizeof(path), "pg_tblspc_data/%s", file->path + 10);
 	else
 		snprintf(path, sizeof(path), "%s", file->path);
+	if (a->config && confset_has(a->config, path))
+		return 0;
 	key.hash = hash_path(path);
 	found = a->n ? bsearch(&key, a->list, a->n, sizeof(key), by_hash) : NULL;
 	if (!found)
@@ -98,9 +102,10 @@ compare_file(void *ctx, const struct manifest_file *file)
 }
 
 int
-arrival_compare(struct tree_builder *tree, const void *manifest, size_t len)
+arrival_compare(struct tree_builder *tree, const struct confset *config, const void *manifest,
+    size_t len)
 {
-	struct arrivals a = { 0 };
+	struct arrivals a = { .config = config };
 	const struct manifest_reader reader = { .file = compare_file, .ctx = &a };
 	size_t extra = 0;
 	int rc = tree_builder_each(tree, note_entry, &a);

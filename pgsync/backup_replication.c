@@ -13,7 +13,10 @@
 #include "pgsync/arrival.h"
 #include "pgsync/backup_job.h"
 #include "pgsync/basetar.h"
+#include "pgsync/confset.h"
+#include "pgsync/confsql.h"
 #include "pgsync/filefeed.h"
+#include "pgsync/fsmeta.h"
 #include "pgsync/pgconn.h"
 #include "pgsync/pgcontrol.h"
 #include "pgsync/pgfiles.h"
@@ -51,7 +54,8 @@ struct replication {
 	struct pgconn *sql; /* borrowed, or NULL */
 	struct pgconn *conn;
 	struct walfetch *wal;
-	struct lane *wal_lane;
+	struct lane *lane, *wal_lane;
+	struct confset *config; /* NULL where it cannot be had */
 	struct filefeed *feed;
 	struct basetar *tar; /* the archive under way, or NULL */
 	struct archive *archives;
@@ -61,6 +65,7 @@ struct replication {
 
 	char prefix[40];    /* of paths in the archive under way */
 	bool skip;          /* the member under way is not kept */
+	bool has_config;    /* postgresql.conf came with the archive */
 	struct bytes *keep; /* the member under way is kept here too, or NULL */
 	struct bytes label, control, manifest;
 };
@@ -131,8 +136,9 @@ member_begin(void *ctx, const struct basetar_member *m)
 
 	snprintf(path, sizeof(path), "%s%s", rp->prefix, m->path);
 	rp->keep = NULL;
-	rp->skip = m->path[0] == '\0' ||
+	rp->skip = m->path[0] == '\0' || (rp->config && confset_has(rp->config, path)) ||
 	    (base && (strcmp(path, "tablespace_map") == 0 || is_tablespace_link(path)));
+	rp->has_config = rp->has_config || strcmp(path, "postgresql.conf") == 0;
 	if (rp->skip)
 		return 0;
 	if (m->type == BASETAR_DIR) {
@@ -192,6 +198,55 @@ close_archive(struct replication *rp)
 	basetar_free(rp->tar);
 	rp->tar = NULL;
 	return rc;
+}
+
+/* ---- configuration files ---- */
+
+static void
+forward_warning(void *ctx, const char *message)
+{
+	backup_job_warn(ctx, "%s", message);
+}
+
+/*
+ * What the server keeps outside its data directory is in no archive.  It is collected before the
+ * archives come, because it takes the place of files in them.
+ */
+static int
+add_config(struct replication *rp)
+{
+	struct confsql_opts opts = { .sql = rp->sql, .uid = rp->uid, .gid = rp->gid,
+		.dir_mode = rp->dir_mode, .warn = forward_warning, .ctx = rp->job };
+	int rc;
+
+	if (!rp->sql)
+		return 0;
+	rc = confsql_collect(&rp->config, &opts);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	for (size_t i = 0; rc == 0 && i < confset_count(rp->config); i++) {
+		const struct confset_file *f = confset_at(rp->config, i);
+		struct tree_entry e;
+
+		fsmeta_entry(&e, &f->st);
+		e.has_identity = false;
+		rc = f->is_dir ? tree_builder_add(rp->job->tree, f->path, &e)
+		               : backup_job_add_text(rp->job, rp->lane, f->path, f->data, f->len, &e);
+	}
+	return rc;
+}
+
+/* Without a configuration a copy does not start: say so where somebody can do something. */
+static void
+warn_of_missing_config(struct replication *rp)
+{
+	if (rp->has_config || (rp->config && confset_has(rp->config, "postgresql.conf")))
+		return;
+	backup_job_warn(rp->job,
+	    "postgresql.conf lies outside the data directory and could not be read over the "
+	    "connection, so the snapshot lacks it; let the role connect to a database, and GRANT "
+	    "pg_read_all_settings, pg_read_server_files and EXECUTE on pg_stat_file, "
+	    "pg_read_binary_file and pg_ls_dir to it");
 }
 
 /* ---- the stream ---- */
@@ -590,13 +645,17 @@ open_all(struct replication *rp)
 		.system_identifier = pg->system_identifier, .uid = rp->uid, .gid = rp->gid };
 	int rc;
 
-	rc = lane_new(&rp->wal_lane, rp->job->w);
+	rc = lane_new(&rp->lane, rp->job->w);
+	if (rc == 0)
+		rc = lane_new(&rp->wal_lane, rp->job->w);
 	if (rc == 0)
 		rc = walfetch_start(&rp->wal, &wal);
 	if (rc == 0)
 		rc = pgconn_open(&rp->conn, conninfo, PGCONN_REPLICATION);
 	if (rc == 0)
 		rc = ask_dir_mode(rp);
+	if (rc == 0)
+		rc = add_config(rp);
 	return rc;
 }
 
@@ -663,11 +722,12 @@ verify(struct replication *rp)
 	int rc;
 
 	progress_phase(rp->job->opts->progress, "comparing with the server's manifest");
+	warn_of_missing_config(rp);
 	rc = check_control(rp);
 	if (rc == 0)
 		rc = read_label(rp);
 	if (rc == 0)
-		rc = arrival_compare(rp->job->tree, rp->manifest.data, rp->manifest.len);
+		rc = arrival_compare(rp->job->tree, rp->config, rp->manifest.data, rp->manifest.len);
 	if (rc == 0)
 		rc = judge_suspects(rp);
 	return rc;
@@ -683,6 +743,8 @@ release(struct replication *rp)
 	filefeed_free(rp->feed);
 	walfetch_abort(rp->wal);
 	lane_free(rp->wal_lane);
+	lane_free(rp->lane);
+	confset_free(rp->config);
 	basetar_free(rp->tar);
 	pgconn_close(rp->conn);
 	for (size_t i = 0; i < rp->narchives; i++)

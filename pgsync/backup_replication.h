@@ -20,12 +20,12 @@ struct pgconn;
 
 /*
  * Run the whole backup: job->tree gets every file, tablespace link, backup_label and WAL segment,
- * but neither backup_manifest nor configuration files from outside the data directory.  Sets every
+ * but not backup_manifest.  Sets every
  * member of job->pg but the bad pages' record, and the method; what is set before (system
  * identifier, data checksums, segment size) must agree.
  *
- * `sql` (or NULL) is an ordinary connection, borrowed: pages that look torn are read again by it,
- * if its role may read server files.
+ * `sql` (or NULL) is an ordinary connection, borrowed: configuration files from outside the data
+ * directory, and pages that look torn, are read by it, if its role may read server files.
  *
  * Errors: ERR_FAIL (not allowed, PostgreSQL said no, silence), ERR_USAGE (another system
  * identifier), ERR_DAMAGED (what arrived is not what the server's manifest lists), ERR_CANCELLED,

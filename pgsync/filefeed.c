@@ -381,7 +381,8 @@ next_piece(struct filefeed *ff, struct unit *u, struct piece **out)
 }
 
 static int
-suspect(struct filefeed *ff, const struct file *f, uint64_t off, uint32_t block, const uint8_t *page)
+suspect(struct filefeed *ff, const struct file *f, uint64_t off, uint32_t block,
+    const uint8_t *page)
 {
 	struct filefeed_suspect s = {
 		.off = off,

@@ -325,7 +325,7 @@ compare(struct tree_builder *tb, const char *body)
 
 	bytes_init(&text);
 	sign(&text, body);
-	rc = arrival_compare(tb, text.data, text.len);
+	rc = arrival_compare(tb, NULL, text.data, text.len);
 	bytes_release(&text);
 	return rc;
 }
