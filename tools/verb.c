@@ -82,6 +82,8 @@ unknown_verb(const struct verb *const *verbs, const char *word)
 	unsigned best = 3; /* further away is no guess but noise */
 	size_t n = 0;
 
+	if (*word == '-')
+		return err_set(ERR_USAGE, "%s stands before the verb; options follow it", word);
 	for (; *verbs; verbs++) {
 		char name[WORD_MAX + 1];
 		unsigned d;
