@@ -108,7 +108,8 @@ test_refusals(void **state)
 	le32_store(wrapped + 8, 2);
 	assert_int_equal(
 	    domain_open(&opened, wrapped, sizeof(wrapped), repo_id, master), ERR_UNSUPPORTED);
-	assert_int_equal(domain_open(&opened, "PASTFSK1........", 16, repo_id, master), ERR_DAMAGED);
+	assert_int_equal(
+	    domain_open(&opened, "PASTFSK1........", 16, repo_id, master), ERR_DAMAGED);
 }
 
 static void

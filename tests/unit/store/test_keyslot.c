@@ -29,8 +29,7 @@ static const struct credential file = { KEYSLOT_KEYFILE, file_bytes, sizeof(file
 static void
 make(uint8_t slot[KEYSLOT_LEN], struct keyslot_info *info, const struct credential *cred)
 {
-	assert_int_equal(
-	    keyslot_encode(slot, info, repo_id, "ops team", cred, &cheap, master), 0);
+	assert_int_equal(keyslot_encode(slot, info, repo_id, "ops team", cred, &cheap, master), 0);
 }
 
 static void
@@ -66,8 +65,7 @@ test_round_trip(void **state)
 		assert_int_equal(read.argon_ops, i == 0 ? 1 : 0);
 		assert_int_equal(read.argon_mem_bytes, i == 0 ? 8 << 10 : 0);
 		memset(opened, 0, SECRET_KEY_LEN);
-		assert_int_equal(
-		    keyslot_open(slot, sizeof(slot), repo_id, creds[i], opened), 0);
+		assert_int_equal(keyslot_open(slot, sizeof(slot), repo_id, creds[i], opened), 0);
 		assert_memory_equal(opened, master, SECRET_KEY_LEN);
 	}
 }
@@ -132,8 +130,7 @@ test_wrong_credential(void **state)
 	/* Nobody trims: the blank at its end is part of it. */
 	assert_int_equal(open_with(slot, KEYSLOT_PASSPHRASE, "correct horse", 13), ERR_KEY);
 	assert_int_equal(open_with(slot, KEYSLOT_PASSPHRASE, "", 0), ERR_KEY);
-	assert_int_equal(
-	    open_with(slot, KEYSLOT_KEYFILE, file_bytes, sizeof(file_bytes)), ERR_KEY);
+	assert_int_equal(open_with(slot, KEYSLOT_KEYFILE, file_bytes, sizeof(file_bytes)), ERR_KEY);
 
 	make(slot, &info, &file);
 	memcpy(other, file_bytes, sizeof(other));
@@ -253,8 +250,8 @@ test_newer_and_foreign(void **state)
 	assert_int_equal(keyslot_decode(&info, slot, sizeof(slot), repo_id), ERR_UNSUPPORTED);
 	le32_store(slot + 8, 2);
 	assert_int_equal(keyslot_decode(&info, slot, sizeof(slot), repo_id), ERR_UNSUPPORTED);
-	assert_int_equal(keyslot_decode(&info, "PASTFSO1....................", 28, repo_id),
-	    ERR_DAMAGED);
+	assert_int_equal(
+	    keyslot_decode(&info, "PASTFSO1....................", 28, repo_id), ERR_DAMAGED);
 }
 
 static void

@@ -27,8 +27,7 @@ static void
 seal(struct bytes *out, const void *plain, size_t len)
 {
 	bytes_init(out);
-	assert_int_equal(
-	    sealed_encode(out, SEALED_SOURCE, NAME, repo_id, keys, plain, len), 0);
+	assert_int_equal(sealed_encode(out, SEALED_SOURCE, NAME, repo_id, keys, plain, len), 0);
 }
 
 static int
@@ -58,9 +57,8 @@ round_trip(const void *plain, size_t len, int want_encoding)
 	assert_int_equal(le32_load(b.data + 80), len);
 	assert_int_equal(sealed_domain(b.data, b.len, domain), 0);
 	assert_memory_equal(domain, keys->id, DOMAIN_ID_LEN);
-	assert_int_equal(sealed_decode(
-			     &got, &got_len, SEALED_SOURCE, NAME, repo_id, keys, b.data, b.len),
-	    0);
+	assert_int_equal(
+	    sealed_decode(&got, &got_len, SEALED_SOURCE, NAME, repo_id, keys, b.data, b.len), 0);
 	assert_int_equal(got_len, len);
 	if (len > 0)
 		assert_memory_equal(got, plain, len);
@@ -202,8 +200,8 @@ test_bounds(void **state)
 	assert_int_equal(sealed_domain(b.data, b.len, domain), ERR_UNSUPPORTED);
 	assert_non_null(strstr(err_msg(), "upgrade pastfs"));
 	bytes_reset(&b);
-	assert_int_equal(sealed_encode(&b, SEALED_LOCK, NAME, repo_id, keys, name,
-			     (size_t)SEALED_MAX_PLAIN + 1),
+	assert_int_equal(
+	    sealed_encode(&b, SEALED_LOCK, NAME, repo_id, keys, name, (size_t)SEALED_MAX_PLAIN + 1),
 	    ERR_USAGE);
 	memset(name, 'n', sizeof(name));
 	name[sizeof(name) - 1] = '\0';
@@ -232,8 +230,8 @@ test_faults(void **state)
 		if (rc)
 			assert_int_equal(b.len, 0);
 		else
-			rc = sealed_decode(&got, &got_len, SEALED_INDEX, NAME, repo_id, keys, b.data,
-			    b.len);
+			rc = sealed_decode(
+			    &got, &got_len, SEALED_INDEX, NAME, repo_id, keys, b.data, b.len);
 		happened = sys_fault_happened();
 		sys_fault_arm(0, 0);
 		if (rc == 0)
