@@ -67,14 +67,16 @@ replace_conf(int dirfd, const char *dir, const struct bytes *text, const struct 
 	/* What a killed run left behind. */
 	if (sys_unlinkat(dirfd, TEMP_NAME, 0) && errno != ENOENT)
 		return err_sys("remove %s/" TEMP_NAME, dir);
-	fd = sys_openat(dirfd, TEMP_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = sys_openat(
+	    dirfd, TEMP_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd == -1)
 		return err_sys("write %s/" TEMP_NAME, dir);
 
 	/* Only root can give a file away; anybody else writes only his own. */
 	if ((geteuid() == 0 && sys_fchownat(fd, "", st->st_uid, st->st_gid, AT_EMPTY_PATH)) ||
-	    sys_fchmodat(dirfd, TEMP_NAME, st->st_mode & 07777) || sys_write_all(fd, text->data, text->len) ||
-	    sys_fsync(fd) || sys_renameat(dirfd, TEMP_NAME, dirfd, CONF_NAME)) {
+	    sys_fchmodat(dirfd, TEMP_NAME, st->st_mode & 07777) ||
+	    sys_write_all(fd, text->data, text->len) || sys_fsync(fd) ||
+	    sys_renameat(dirfd, TEMP_NAME, dirfd, CONF_NAME)) {
 		rc = err_sys("write %s/" CONF_NAME, dir);
 		sys_unlinkat(dirfd, TEMP_NAME, 0);
 	} else if (sys_fsync(dirfd)) {

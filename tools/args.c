@@ -127,8 +127,8 @@ option_error(int c, char **argv)
 	if (c == ':')
 		return err_set(ERR_USAGE, "option %s needs a value", word);
 	if (optopt >= 256)
-		return err_set(ERR_USAGE, "option %.*s takes no value",
-		    (int)strcspn(word, "="), word);
+		return err_set(
+		    ERR_USAGE, "option %.*s takes no value", (int)strcspn(word, "="), word);
 	if (optopt)
 		return err_set(ERR_USAGE, "unknown option -%c", optopt);
 	return err_set(ERR_USAGE, "unknown option %s", word);

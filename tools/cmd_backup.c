@@ -86,8 +86,8 @@ parse_request(const struct args *a, const struct config *c, struct request *q)
 	if (!rc)
 		rc = args_number(a, "jobs", 1, THREADS_MAX, 0, &q->jobs);
 	if (!rc)
-		rc = args_number(a, "compression", LEVEL_MIN, LEVEL_MAX, config_compression(c),
-		    &q->level);
+		rc = args_number(
+		    a, "compression", LEVEL_MIN, LEVEL_MAX, config_compression(c), &q->level);
 	if (!rc && args_given(a, "compression") && q->level == 0)
 		rc = err_set(ERR_USAGE, "--compression 0: the level is from -7 to -1 or 1 to 19");
 	q->source = args_operand(a, 0);
@@ -138,7 +138,7 @@ predecessor(const struct run *r)
 		const struct pg_part *pg = describe_pg(&r->earlier[i]);
 
 		if (pg && (!r->source.system_identifier ||
-		    pg->system_identifier == r->source.system_identifier))
+			      pg->system_identifier == r->source.system_identifier))
 			return &r->earlier[i];
 	}
 	return NULL;
@@ -199,13 +199,14 @@ take(struct run *r, const struct request *q)
 		.ctx = r,
 	};
 	size_t damaged = 0;
-	int rc = snapshot_list(repo_admin_reader(r->admin), r->source.id, &r->earlier, &r->nearlier,
-	    &damaged);
+	int rc = snapshot_list(
+	    repo_admin_reader(r->admin), r->source.id, &r->earlier, &r->nearlier, &damaged);
 
 	if (rc)
 		return rc;
 	if (damaged)
-		output_warn("%zu snapshots cannot be read: %s; run: pastfs check", damaged, err_msg());
+		output_warn(
+		    "%zu snapshots cannot be read: %s; run: pastfs check", damaged, err_msg());
 	opts.prev = predecessor(r);
 	rc = repo_writer_open(&r->writer, &r->repo, &wopts);
 	if (!rc)
@@ -221,8 +222,8 @@ take(struct run *r, const struct request *q)
 	if (!rc) {
 		rc = note_identifier(r);
 		if (rc)
-			rc = err_prefix(rc, "the snapshot %s is made, but its source is not updated",
-			    r->made.name);
+			rc = err_prefix(rc,
+			    "the snapshot %s is made, but its source is not updated", r->made.name);
 	}
 	return rc;
 }
@@ -270,8 +271,9 @@ report(const struct run *r, const struct request *q)
 		print_summary(&r->made);
 	}
 	if (pg && pg->bad_pages_total)
-		output_warn("%llu pages of the cluster have a wrong checksum; they are kept as they "
-			    "were found: pastfs snapshots %s@%s lists them",
+		output_warn(
+		    "%llu pages of the cluster have a wrong checksum; they are kept as they "
+		    "were found: pastfs snapshots %s@%s lists them",
 		    (unsigned long long)pg->bad_pages_total, r->made.source_name, r->made.name);
 	return rc;
 }
@@ -334,11 +336,12 @@ const struct verb cmd_backup = {
 	.name = "backup",
 	.operands = "SOURCE",
 	.summary = "take a snapshot of a source",
-	.about = "Takes a base backup of the running cluster into a new snapshot. From the second one "
-		 "on only what changed is stored. Files are read on this host where the data "
-		 "directory is here and readable, else through a replication connection. As root it "
-		 "connects with the identity of the server's user.\n"
-		 "Pages with a wrong checksum are told and recorded, and do not fail the backup.",
+	.about =
+	    "Takes a base backup of the running cluster into a new snapshot. From the second one "
+	    "on only what changed is stored. Files are read on this host where the data "
+	    "directory is here and readable, else through a replication connection. As root it "
+	    "connects with the identity of the server's user.\n"
+	    "Pages with a wrong checksum are told and recorded, and do not fail the backup.",
 	.options = options,
 	.groups = ARGS_OPEN | ARGS_JSON | ARGS_PROGRESS,
 	.min_operands = 1,

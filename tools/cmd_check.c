@@ -158,10 +158,11 @@ run(const struct args *a)
 const struct verb cmd_check = {
 	.name = "check",
 	.summary = "look whether everything is there and intact",
-	.about = "Checks that every snapshot opens and that everything it needs is there. With "
-		 "--read-data every pack is read, every chunk decrypted and decoded, and its id "
-		 "computed again. Findings are printed one a line, with the files and snapshots they "
-		 "touch; the exit status is then 5. Nothing is changed.",
+	.about =
+	    "Checks that every snapshot opens and that everything it needs is there. With "
+	    "--read-data every pack is read, every chunk decrypted and decoded, and its id "
+	    "computed again. Findings are printed one a line, with the files and snapshots they "
+	    "touch; the exit status is then 5. Nothing is changed.",
 	.options = options,
 	.groups = ARGS_OPEN | ARGS_JSON | ARGS_PROGRESS,
 	.examples = "pastfs check\npastfs check --read-data --json",

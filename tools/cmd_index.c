@@ -51,9 +51,11 @@ run(const struct args *a)
 const struct verb cmd_index_rebuild = {
 	.name = "index rebuild",
 	.summary = "build this machine's index of the repository anew",
-	.about = "The index tells where each chunk is. It lies in the cache directory, belongs to this "
-		 "machine, and holds nothing that is not in the repository. It is built by itself "
-		 "when it is absent or belongs to another repository.",
+	.about =
+	    "The index tells where each chunk is. It lies in the cache directory, belongs to this "
+	    "machine, and holds nothing that is not in the repository. It is built by itself "
+	    "when it is absent or belongs to another repository.",
 	.groups = ARGS_OPEN | ARGS_JSON | ARGS_PROGRESS,
+	.examples = "pastfs index rebuild --quiet",
 	.run = run,
 };

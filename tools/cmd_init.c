@@ -66,7 +66,8 @@ run(const struct args *a)
 		goto out;
 	if (opts.cred->kind == KEYSLOT_PASSPHRASE && opts.cred->len < SHORT_PASSPHRASE)
 		output_warn("a passphrase of %zu characters is soon guessed; "
-			    "change it with `pastfs key change`", opts.cred->len);
+			    "change it with `pastfs key change`",
+		    opts.cred->len);
 	rc = repo_init(&opts, &init);
 	if (!rc)
 		rc = report(a, &opts);
@@ -81,9 +82,10 @@ const struct verb cmd_init = {
 	.name = "init",
 	.operands = "[URL]",
 	.summary = "make a repository",
-	.about = "Makes a repository at URL, or where --repo, PASTFS_REPO or the configuration file "
-		 "says: a directory that is absent or empty. Everything in it is encrypted; without "
-		 "a passphrase or key file it asks for a new passphrase on the terminal.",
+	.about =
+	    "Makes a repository at URL, or where --repo, PASTFS_REPO or the configuration file "
+	    "says: a directory that is absent or empty. Everything in it is encrypted; without "
+	    "a passphrase or key file it asks for a new passphrase on the terminal.",
 	.options = options,
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.max_operands = 1,

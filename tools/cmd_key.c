@@ -100,7 +100,8 @@ const struct verb cmd_key_list = {
 static int
 new_credential(const struct args *a, struct credential *cred)
 {
-	const char *pass = args_value(a, "new-passphrase-file"), *key = args_value(a, "new-key-file");
+	const char *pass = args_value(a, "new-passphrase-file"),
+		   *key = args_value(a, "new-key-file");
 	bool open_to_others = false;
 	int rc;
 
@@ -108,11 +109,11 @@ new_credential(const struct args *a, struct credential *cred)
 		return err_set(ERR_USAGE, "give --new-passphrase-file or --new-key-file, not both");
 	if (!pass && !key)
 		return credential_file_ask(cred, "New passphrase", true);
-	rc = credential_file_read(cred, key ? KEYSLOT_KEYFILE : KEYSLOT_PASSPHRASE,
-	    key ? key : pass, &open_to_others);
+	rc = credential_file_read(
+	    cred, key ? KEYSLOT_KEYFILE : KEYSLOT_PASSPHRASE, key ? key : pass, &open_to_others);
 	if (!rc && open_to_others)
-		output_warn("others may read %s; run: chmod 600 %s", key ? key : pass,
-		    key ? key : pass);
+		output_warn(
+		    "others may read %s; run: chmod 600 %s", key ? key : pass, key ? key : pass);
 	return rc;
 }
 
@@ -167,8 +168,8 @@ choose_label(const struct args *a, struct repo_admin *admin, bool change, struct
 	if (given || !change)
 		return 0;
 	l->id = repo_admin_slot(admin);
-	return repo_keyslots(backend_url(repo_reader_backend(repo_admin_reader(admin))), copy_label,
-	    l);
+	return repo_keyslots(
+	    backend_url(repo_reader_backend(repo_admin_reader(admin))), copy_label, l);
 }
 
 /* Add a slot, and with `change` remove the one that opened the repository, in this order. */
@@ -228,9 +229,10 @@ const struct verb cmd_key_add = {
 const struct verb cmd_key_change = {
 	.name = "key change",
 	.summary = "replace the passphrase or key file that is used now",
-	.about = "Adds a new key slot, then removes the one that opened the repository. Data is not "
-		 "touched. Who knows the old passphrase and kept a copy of the repository's key "
-		 "slots can still open that copy.",
+	.about =
+	    "Adds a new key slot, then removes the one that opened the repository. Data is not "
+	    "touched. Who knows the old passphrase and kept a copy of the repository's key "
+	    "slots can still open that copy.",
 	.options = new_key_options,
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.examples = "pastfs key change --passphrase-file old --new-passphrase-file new",
@@ -267,8 +269,8 @@ find_slot(const char *url, struct wanted *w)
 	if (rc || w->found == 1)
 		return rc;
 	if (w->found == 0)
-		return err_set(ERR_NOTFOUND, "there is no key slot \"%s\"; see: pastfs key list",
-		    w->text);
+		return err_set(
+		    ERR_NOTFOUND, "there is no key slot \"%s\"; see: pastfs key list", w->text);
 	return err_set(ERR_USAGE, "%d key slots are called \"%s\"; give the id: pastfs key list",
 	    w->found, w->text);
 }
@@ -339,8 +341,9 @@ const struct verb cmd_key_generate = {
 	.name = "key generate",
 	.operands = "FILE",
 	.summary = "make a key file of random bytes",
-	.about = "Writes 64 random bytes to FILE, which must not exist, with mode 0600. Use it with "
-		 "`pastfs init --key-file` or `pastfs key add --new-key-file`.",
+	.about =
+	    "Writes 64 random bytes to FILE, which must not exist, with mode 0600. Use it with "
+	    "`pastfs init --key-file` or `pastfs key add --new-key-file`.",
 	.min_operands = 1,
 	.max_operands = 1,
 	.examples = "pastfs key generate /root/vault.key",

@@ -167,8 +167,8 @@ list_dir(struct repo_reader *r, const struct listing *l, const struct tree_entry
 }
 
 static int
-list_entry(const struct args *a, struct repo_reader *r, struct listing *l,
-    const struct tree_entry *e)
+list_entry(
+    const struct args *a, struct repo_reader *r, struct listing *l, const struct tree_entry *e)
 {
 	if (e->type != TREE_DIR) {
 		add_entry(l, l->below, e);

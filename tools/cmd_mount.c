@@ -30,8 +30,9 @@
 #define THREADS_MAX 256
 
 static const struct args_option mount_options[] = {
-	{ "allow-other", 'o', NULL, "other users may look too, as far as the modes let them (root's "
-				    "mounts always are so)" },
+	{ "allow-other", 'o', NULL,
+	    "other users may look too, as far as the modes let them (root's "
+	    "mounts always are so)" },
 	{ "owner", 0, "USER[:GROUP]", "show everything as owned by USER" },
 	{ "foreground", 'f', NULL, "stay here, and end on Ctrl-C" },
 	{ "log", 0, "FILE", "append errors to FILE instead of syslog" },
@@ -208,13 +209,14 @@ const struct verb cmd_mount = {
 	.name = "mount",
 	.operands = "DIR",
 	.summary = "show all snapshots below a directory, read-only",
-	.about = "Mounts the repository on the existing directory DIR: DIR/SOURCE/snapshots/TIME is a "
-		 "complete data directory, DIR/SOURCE/snapshots/latest the newest. New snapshots "
-		 "appear by themselves. The command returns when the mount answers; the serving "
-		 "process stays in the background and reports to syslog.\n"
-		 "A cluster that is copied out must not archive into the original's archive: start it "
-		 "with pg_ctl -o '-c archive_mode=off', or use `pastfs restore`, which switches "
-		 "archiving off.",
+	.about =
+	    "Mounts the repository on the existing directory DIR: DIR/SOURCE/snapshots/TIME is a "
+	    "complete data directory, DIR/SOURCE/snapshots/latest the newest. New snapshots "
+	    "appear by themselves. The command returns when the mount answers; the serving "
+	    "process stays in the background and reports to syslog.\n"
+	    "A cluster that is copied out must not archive into the original's archive: start it "
+	    "with pg_ctl -o '-c archive_mode=off', or use `pastfs restore`, which switches "
+	    "archiving off.",
 	.options = mount_options,
 	.groups = ARGS_OPEN,
 	.min_operands = 1,

@@ -125,11 +125,13 @@ compare_owner(const struct snapshot *s)
 		here = getpwnam(s->users[i].name);
 		if (here && here->pw_uid != uid)
 			output_warn("the files belong to %s, who was user %u there and is %u here; "
-				    "--owner %s gives them to that user", s->users[i].name, uid,
-			    here->pw_uid, s->users[i].name);
+				    "--owner %s gives them to that user",
+			    s->users[i].name, uid, here->pw_uid, s->users[i].name);
 		else if (!here && !getpwuid(uid))
-			output_warn("there is no user %s (%u) here; --owner USER gives the files to one "
-				    "that there is", s->users[i].name, uid);
+			output_warn(
+			    "there is no user %s (%u) here; --owner USER gives the files to one "
+			    "that there is",
+			    s->users[i].name, uid);
 	}
 }
 
@@ -191,8 +193,9 @@ report_text(const struct restoring *r, const struct snapshot *s)
 	output_count(r->totals.files, "file", files);
 	output_size(r->totals.bytes, size);
 	output_duration(r->took_us, took);
-	output_size(r->took_us > 0 ? (uint64_t)((double)r->totals.bytes / ((double)r->took_us / 1e6))
-				   : 0, rate);
+	output_size(
+	    r->took_us > 0 ? (uint64_t)((double)r->totals.bytes / ((double)r->took_us / 1e6)) : 0,
+	    rate);
 	printf("%s@%s is restored to %s: %s, %s in %s, %s/s\n", s->source_name, s->name, r->dir,
 	    files, size, took, rate);
 	if (r->totals.resumed_files)
@@ -201,11 +204,14 @@ report_text(const struct restoring *r, const struct snapshot *s)
 	if (!r->opts.keep_owners && !r->opts.map_owner)
 		printf("the files belong to you: only root can keep their owners\n");
 	if (!r->keep_archiving)
-		printf("archiving is switched off in postgresql.auto.conf, so that it does not write into "
+		printf("archiving is switched off in postgresql.auto.conf, so that it does not "
+		       "write into "
 		       "the original's archive\n");
 	if (pg)
-		printf("start it as its owner: /usr/lib/postgresql/%u/bin/pg_ctl -D %s -o '-p 5555' "
-		       "start\n", pg->server_version / 10000, r->dir);
+		printf(
+		    "start it as its owner: /usr/lib/postgresql/%u/bin/pg_ctl -D %s -o '-p 5555' "
+		    "start\n",
+		    pg->server_version / 10000, r->dir);
 }
 
 static int
@@ -249,11 +255,12 @@ const struct verb cmd_restore = {
 	.name = "restore",
 	.operands = "SOURCE@WHEN DIR",
 	.summary = "write a snapshot to a local directory",
-	.about = "Restores a snapshot into DIR, which is made if it is absent and must be empty unless "
-		 "--force is given. WHEN is latest, a snapshot's time or snap:ID. An interrupted "
-		 "restore is resumed by running it again.\n"
-		 "Archiving is switched off in the restored cluster unless --keep-archiving is given. "
-		 "As root owners are kept, or everything is given to the user of --owner.",
+	.about =
+	    "Restores a snapshot into DIR, which is made if it is absent and must be empty unless "
+	    "--force is given. WHEN is latest, a snapshot's time or snap:ID. An interrupted "
+	    "restore is resumed by running it again.\n"
+	    "Archiving is switched off in the restored cluster unless --keep-archiving is given. "
+	    "As root owners are kept, or everything is given to the user of --owner.",
 	.options = options,
 	.groups = ARGS_OPEN | ARGS_JSON | ARGS_PROGRESS,
 	.min_operands = 2,

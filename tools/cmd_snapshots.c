@@ -111,8 +111,8 @@ show_list(const struct args *a, struct repo_reader *r)
 		rc = table_print(l.table, stdout);
 	table_free(l.table);
 	if (!rc && l.damaged)
-		return err_set(ERR_DAMAGED, "%zu snapshots cannot be read; run: pastfs check",
-		    l.damaged);
+		return err_set(
+		    ERR_DAMAGED, "%zu snapshots cannot be read; run: pastfs check", l.damaged);
 	return rc;
 }
 

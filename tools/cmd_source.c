@@ -77,8 +77,9 @@ run_add(const struct args *a)
 	if (rc)
 		return rc;
 	if (password)
-		output_warn("the connection string has a password in it, which is kept in the "
-			    "repository and seen in the process list now; ~/.pgpass is the place for it");
+		output_warn(
+		    "the connection string has a password in it, which is kept in the "
+		    "repository and seen in the process list now; ~/.pgpass is the place for it");
 	rc = open_repo_admin(a, &admin);
 	if (!rc)
 		rc = add_or_revive(admin, name, conninfo, &s, &done);
@@ -129,8 +130,10 @@ list_table(const struct source *list, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		table_cell(t, "%s", list[i].name);
 		table_cell(t, "postgresql");
-		table_cell(t, "%s", list[i].removed ? "removed"
-			: list[i].system_identifier ? "backed up" : "new");
+		table_cell(t, "%s",
+		    list[i].removed             ? "removed"
+		    : list[i].system_identifier ? "backed up"
+						: "new");
 		table_cell(t, "%s", list[i].conninfo ? list[i].conninfo : "");
 	}
 	rc = table_print(t, stdout);
@@ -185,6 +188,7 @@ const struct verb cmd_source_list = {
 	.summary = "list the sources",
 	.options = list_options,
 	.groups = ARGS_OPEN | ARGS_JSON,
+	.examples = "pastfs source list --all",
 	.run = run_list,
 };
 
@@ -232,6 +236,7 @@ const struct verb cmd_source_show = {
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.min_operands = 1,
 	.max_operands = 1,
+	.examples = "pastfs source show main --json",
 	.run = run_show,
 };
 
@@ -267,6 +272,7 @@ const struct verb cmd_source_remove = {
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.min_operands = 1,
 	.max_operands = 1,
+	.examples = "pastfs source remove main",
 	.run = run_remove,
 };
 
@@ -298,11 +304,13 @@ const struct verb cmd_source_unlock = {
 	.name = "source unlock",
 	.operands = "NAME",
 	.summary = "free the lock of a backup whose host is gone",
-	.about = "A backup that was killed on this host is noticed by itself. One that ran on a host "
-		 "that is gone keeps the source locked until this is said. Say it only when that "
-		 "backup is known not to run any more.",
+	.about =
+	    "A backup that was killed on this host is noticed by itself. One that ran on a host "
+	    "that is gone keeps the source locked until this is said. Say it only when that "
+	    "backup is known not to run any more.",
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.min_operands = 1,
 	.max_operands = 1,
+	.examples = "pastfs source unlock main",
 	.run = run_unlock,
 };

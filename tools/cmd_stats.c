@@ -102,7 +102,8 @@ add_source(struct stats *st, const struct source *source)
 	if (rc)
 		return rc;
 	if (damaged)
-		output_warn("%zu snapshots of %s cannot be read and are not counted; run: pastfs check",
+		output_warn(
+		    "%zu snapshots of %s cannot be read and are not counted; run: pastfs check",
 		    damaged, source->name);
 	for (size_t i = 0; i < n; i++) {
 		const struct snapshot *s = &list[i];
@@ -303,9 +304,10 @@ const struct verb cmd_stats = {
 	.name = "stats",
 	.operands = "[SOURCE]",
 	.summary = "what is stored, and what deduplication and deltas save",
-	.about = "For each snapshot its size, what was read, what was new and what that took. Without "
-		 "SOURCE also the repository as a whole: distinct content, what is sealed, the gains "
-		 "of deduplication, compression and deltas, and the objects by kind.",
+	.about =
+	    "For each snapshot its size, what was read, what was new and what that took. Without "
+	    "SOURCE also the repository as a whole: distinct content, what is sealed, the gains "
+	    "of deduplication, compression and deltas, and the objects by kind.",
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.max_operands = 1,
 	.examples = "pastfs stats\npastfs stats main --json",

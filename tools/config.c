@@ -107,7 +107,8 @@ set_setting(struct settings *s, const char *name, const char *value)
 	if (strcmp(name, "compression") == 0)
 		return set_compression(s, value);
 	return err_set(ERR_USAGE,
-	    "unknown setting \"%s\"; there are repo, passphrase-file, key-file, cache-dir, compression",
+	    "unknown setting \"%s\"; there are repo, passphrase-file, key-file, cache-dir, "
+	    "compression",
 	    name);
 }
 
@@ -269,7 +270,8 @@ take_env_passphrase(struct config *c)
 	if (!env)
 		return 0;
 	if (len > PASSPHRASE_MAX)
-		rc = err_set(ERR_USAGE, "PASTFS_PASSPHRASE is longer than %d bytes", PASSPHRASE_MAX);
+		rc =
+		    err_set(ERR_USAGE, "PASTFS_PASSPHRASE is longer than %d bytes", PASSPHRASE_MAX);
 	if (!rc && len && !has_credential(c)) {
 		c->passphrase = secret_alloc(len);
 		c->passphrase_len = len;
@@ -465,8 +467,8 @@ config_credential(struct config *c, enum config_ask ask, const struct credential
 	if (c->cred.data)
 		return 0;
 	if (c->passphrase) {
-		c->cred = (struct credential){ KEYSLOT_PASSPHRASE, c->passphrase,
-			c->passphrase_len };
+		c->cred =
+		    (struct credential){ KEYSLOT_PASSPHRASE, c->passphrase, c->passphrase_len };
 		c->passphrase = NULL;
 	} else if (c->passphrase_file) {
 		rc = read_credential(c, KEYSLOT_PASSPHRASE, c->passphrase_file);

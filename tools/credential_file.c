@@ -28,7 +28,8 @@ check_length(enum keyslot_kind kind, size_t len, const char *path)
 	if (kind == KEYSLOT_KEYFILE && len < KEYFILE_MIN_BYTES)
 		return err_set(ERR_USAGE,
 		    "key file %s has %zu bytes, at least %d are needed; "
-		    "make one with `pastfs key generate FILE`", path, len, KEYFILE_MIN_BYTES);
+		    "make one with `pastfs key generate FILE`",
+		    path, len, KEYFILE_MIN_BYTES);
 	if (len > max_bytes(kind))
 		return err_set(ERR_USAGE, "%s is longer than the %zu bytes that are allowed", path,
 		    max_bytes(kind));
@@ -36,8 +37,8 @@ check_length(enum keyslot_kind kind, size_t len, const char *path)
 }
 
 int
-credential_file_read(struct credential *cred, enum keyslot_kind kind, const char *path,
-    bool *open_to_others)
+credential_file_read(
+    struct credential *cred, enum keyslot_kind kind, const char *path, bool *open_to_others)
 {
 	const char *what = kind == KEYSLOT_KEYFILE ? "key file" : "passphrase file";
 	size_t room = max_bytes(kind) + 2; /* a newline, and one to see that it is too long */
@@ -123,7 +124,8 @@ credential_file_ask(struct credential *cred, const char *prompt, bool again)
 		goto out;
 	}
 	if (!isatty(STDIN_FILENO)) {
-		rc = err_set(ERR_USAGE, "no passphrase is given and there is no terminal to ask on");
+		rc =
+		    err_set(ERR_USAGE, "no passphrase is given and there is no terminal to ask on");
 		goto out;
 	}
 	rc = read_line(first, PASSPHRASE_MAX + 2, &n1, prompt);

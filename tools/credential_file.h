@@ -15,8 +15,8 @@
  * *open_to_others tells that somebody besides its owner may read the file.  Errors: ERR_USAGE
  * (empty, too short or too long), ERR_NOTFOUND, ERR_DENIED, ERR_IO, ERR_NOMEM.
  */
-int credential_file_read(struct credential *cred, enum keyslot_kind kind, const char *path,
-    bool *open_to_others);
+int credential_file_read(
+    struct credential *cred, enum keyslot_kind kind, const char *path, bool *open_to_others);
 
 /*
  * Ask for a passphrase on the terminal that is standard input, without showing it; with `again`,

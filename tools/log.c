@@ -54,7 +54,8 @@ pump(void *arg)
 	size_t have = 0;
 	ssize_t n;
 
-	while ((n = read(fd, text + have, LINE_MAX_BYTES - have)) > 0 || (n == -1 && errno == EINTR)) {
+	while (
+	    (n = read(fd, text + have, LINE_MAX_BYTES - have)) > 0 || (n == -1 && errno == EINTR)) {
 		char *line = text, *end;
 
 		if (n == -1)

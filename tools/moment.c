@@ -147,7 +147,8 @@ moment_find(struct repo_reader *r, const struct moment *m, int32_t offset_s, str
 	int rc = source_find(r, m->source, true, &found);
 
 	if (!rc)
-		rc = snapshot_resolve(r, &found, m->when[0] ? m->when : "latest", offset_s, snapshot);
+		rc = snapshot_resolve(
+		    r, &found, m->when[0] ? m->when : "latest", offset_s, snapshot);
 	if (rc || !source)
 		source_release(&found);
 	else

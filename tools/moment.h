@@ -33,7 +33,8 @@ int moment_zone(const char *text, int32_t *offset_s);
 
 /*
  * The source, removed or not, and the snapshot that `m` names (the latest if it names none).  Both
- * are the caller's to release; `source` may be NULL.  Errors: ERR_NOTFOUND, ERR_USAGE, the reader's.
+ * are the caller's to release; `source` may be NULL.  Errors: ERR_NOTFOUND, ERR_USAGE, the
+ * reader's.
  */
 int moment_find(struct repo_reader *r, const struct moment *m, int32_t offset_s,
     struct source *source, struct snapshot *snapshot);

@@ -309,8 +309,8 @@ table_print(const struct table *t, FILE *to)
 			room[i % t->ncolumns] = width(t->cells[i]);
 
 	for (size_t c = 0; headed && c < t->ncolumns; c++)
-		print_cell(t->columns[c].heading, room[c], t->columns[c].right,
-		    c + 1 == t->ncolumns, to);
+		print_cell(
+		    t->columns[c].heading, room[c], t->columns[c].right, c + 1 == t->ncolumns, to);
 	for (size_t i = 0; i < t->ncells; i++) {
 		size_t c = i % t->ncolumns;
 

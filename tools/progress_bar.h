@@ -29,8 +29,8 @@ struct progress_state {
 #define PROGRESS_LINE_MAX 320
 
 /* One line without its end; `columns` is the terminal's width, 0 for the plain form. */
-void progress_bar_line(const struct progress_state *s, unsigned columns,
-    char out[PROGRESS_LINE_MAX]);
+void progress_bar_line(
+    const struct progress_state *s, unsigned columns, char out[PROGRESS_LINE_MAX]);
 
 /*
  * Begin to show `p`, which is borrowed until the end; with `quiet` nothing is shown.  Never NULL

@@ -14,9 +14,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define WORD_MAX        40
-#define PATIENCE        3 /* so many signals end the process at once */
-#define MESSAGE_MAX     (ERR_MSG_MAX - 64)
+#define WORD_MAX    40
+#define PATIENCE    3 /* so many signals end the process at once */
+#define MESSAGE_MAX (ERR_MSG_MAX - 64)
 
 static const struct verb *const *table;
 
@@ -88,8 +88,8 @@ unknown_verb(const struct verb *const *verbs, const char *word)
 		char name[WORD_MAX + 1];
 		unsigned d;
 
-		snprintf(name, sizeof(name), "%.*s", (int)first_word((*verbs)->name),
-		    (*verbs)->name);
+		snprintf(
+		    name, sizeof(name), "%.*s", (int)first_word((*verbs)->name), (*verbs)->name);
 		d = distance(word, name);
 		if (d < best) {
 			best = d;
@@ -98,8 +98,8 @@ unknown_verb(const struct verb *const *verbs, const char *word)
 		}
 	}
 	if (nearest)
-		return err_set(ERR_USAGE, "unknown verb \"%s\"; did you mean \"%.*s\"?", word, (int)n,
-		    nearest);
+		return err_set(ERR_USAGE, "unknown verb \"%s\"; did you mean \"%.*s\"?", word,
+		    (int)n, nearest);
 	return err_set(ERR_USAGE, "unknown verb \"%s\"", word);
 }
 
@@ -117,14 +117,14 @@ incomplete_verb(const struct verb *const *verbs, const char *word, const char *s
 			    (*verbs)->name + strlen(word) + 1);
 	}
 	if (second)
-		return err_set(ERR_USAGE, "unknown verb \"%s %s\"; there are: %s", word, second,
-		    list);
+		return err_set(
+		    ERR_USAGE, "unknown verb \"%s %s\"; there are: %s", word, second, list);
 	return err_set(ERR_USAGE, "%s needs one of: %s", word, list);
 }
 
 int
-verb_find(const struct verb *const *verbs, int argc, char **argv, const struct verb **verb,
-    int *used)
+verb_find(
+    const struct verb *const *verbs, int argc, char **argv, const struct verb **verb, int *used)
 {
 	bool family = false;
 
@@ -155,7 +155,8 @@ verb_list(const struct verb *const *verbs, FILE *to)
 	    to);
 	for (; *verbs; verbs++)
 		fprintf(to, "  %-16s%s\n", (*verbs)->name, (*verbs)->summary);
-	fputs("\n`pastfs help VERB` or `pastfs VERB --help` explains one; pastfs(1) has everything.\n",
+	fputs("\n`pastfs help VERB` or `pastfs VERB --help` explains one; pastfs(1) has "
+	      "everything.\n",
 	    to);
 }
 

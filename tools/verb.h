@@ -23,7 +23,7 @@ void verb_list(const struct verb *const *verbs, FILE *to);
  * Find the verb that the first words name; *used is set to their number.  Errors: ERR_USAGE, with
  * the nearest verb or the verbs that begin with the first word.
  */
-int verb_find(const struct verb *const *verbs, int argc, char **argv, const struct verb **verb,
-    int *used);
+int verb_find(
+    const struct verb *const *verbs, int argc, char **argv, const struct verb **verb, int *used);
 
 #endif

@@ -32,8 +32,9 @@ static const struct verb verb = {
 	.name = "source add",
 	.operands = "NAME [DIR]",
 	.summary = "does nothing",
-	.about = "First paragraph with enough words that it has to be broken somewhere near the end of "
-		 "the line.\nSecond paragraph.",
+	.about =
+	    "First paragraph with enough words that it has to be broken somewhere near the end of "
+	    "the line.\nSecond paragraph.",
 	.options = options,
 	.groups = ARGS_OPEN | ARGS_JSON,
 	.min_operands = 1,
@@ -63,7 +64,8 @@ test_mixed(void **state)
 	long n;
 
 	(void)state;
-	assert_int_equal(PARSE(&a, "one", "--label", "x y", "--full-read", "two", "-j", "7", "--json"), 0);
+	assert_int_equal(
+	    PARSE(&a, "one", "--label", "x y", "--full-read", "two", "-j", "7", "--json"), 0);
 	assert_int_equal(args_operands(a), 2);
 	assert_string_equal(args_operand(a, 0), "one");
 	assert_string_equal(args_operand(a, 1), "two");

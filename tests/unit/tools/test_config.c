@@ -151,7 +151,8 @@ test_order(void **state)
 	write_text("env", "from env\n");
 	write_text("user", "from user\n");
 	write_text("system", "from system\n");
-	snprintf(text, sizeof(text), "# system\nrepo=/system\npassphrase-file = %s\n", at("system"));
+	snprintf(
+	    text, sizeof(text), "# system\nrepo=/system\npassphrase-file = %s\n", at("system"));
 	write_text("system.conf", text);
 	assert_int_equal(resolve(0, argv, repo, secret, &kind), 0);
 	assert_string_equal(repo, "/system");
@@ -313,7 +314,8 @@ test_passphrase_files(void **state)
 	static const struct {
 		const char *text;
 		size_t len;
-	} cases[] = { { "a b\n\n", 4 }, { "a\r\n", 2 }, { " x", 2 }, { "\n\n", 1 }, { "a\0b\n", 3 } };
+	} cases[] = { { "a b\n\n", 4 }, { "a\r\n", 2 }, { " x", 2 }, { "\n\n", 1 },
+		{ "a\0b\n", 3 } };
 	struct credential cred;
 	char longest[PASSPHRASE_MAX + 2];
 	bool others;
@@ -367,7 +369,8 @@ test_key_files(void **state)
 	secret_free((void *)(uintptr_t)one.data);
 	secret_free((void *)(uintptr_t)two.data);
 	write_text("short", "too short");
-	assert_int_equal(credential_file_read(&one, KEYSLOT_KEYFILE, at("short"), &others), ERR_USAGE);
+	assert_int_equal(
+	    credential_file_read(&one, KEYSLOT_KEYFILE, at("short"), &others), ERR_USAGE);
 	assert_non_null(strstr(err_msg(), "key generate"));
 }
 

@@ -49,8 +49,8 @@ test_with_path(void **state)
 static void
 test_only(void **state)
 {
-	static const char *const bad[] = { "main", "main:base", "@latest", "main@", "", "ma in@latest",
-		"-x@latest" };
+	static const char *const bad[] = { "main", "main:base", "@latest", "main@", "",
+		"ma in@latest", "-x@latest" };
 	struct moment m;
 
 	(void)state;

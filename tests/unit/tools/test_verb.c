@@ -14,9 +14,9 @@
 
 static const struct verb *const verbs[] = { &cmd_init, &cmd_source_add, &cmd_source_list,
 	&cmd_source_show, &cmd_source_remove, &cmd_source_unlock, &cmd_backup, &cmd_snapshots,
-	&cmd_ls, &cmd_mount, &cmd_umount, &cmd_restore, &cmd_check, &cmd_stats,
-	&cmd_index_rebuild, &cmd_key_list, &cmd_key_add, &cmd_key_remove, &cmd_key_change,
-	&cmd_key_generate, &cmd_version, &cmd_help, NULL };
+	&cmd_ls, &cmd_mount, &cmd_umount, &cmd_restore, &cmd_check, &cmd_stats, &cmd_index_rebuild,
+	&cmd_key_list, &cmd_key_add, &cmd_key_remove, &cmd_key_change, &cmd_key_generate,
+	&cmd_version, &cmd_help, NULL };
 
 static int
 find(const char *first, const char *second, const struct verb **v, int *used)
