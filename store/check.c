@@ -38,6 +38,7 @@ struct id_set {
 struct pack_task {
 	uint8_t id[PACK_ID_LEN];
 	uint64_t bytes; /* as listed */
+	bool toc_is_bad; /* its chunks were not looked at in pass 2 */
 };
 
 struct check {
@@ -224,6 +225,7 @@ note_pack_task(void *ctx, const char *name, const struct object_info *info)
 		c->packs_cap = cap;
 	}
 	memcpy(c->packs[c->npacks].id, id, PACK_ID_LEN);
+	c->packs[c->npacks].toc_is_bad = false;
 	c->packs[c->npacks++].bytes = info->bytes;
 	return 0;
 }
@@ -358,8 +360,23 @@ check_pack_checksum(struct check *c, const char *name, uint64_t bytes)
 	return rc;
 }
 
+/*
+ * A pack that the index does not know was left behind by a backup that failed: no snapshot needs
+ * it, and its chunks cannot be found by their ids.  Its checksum and its table are enough.
+ */
 static int
-check_pack(struct pack_worker *w, const struct pack_task *task)
+check_entries_if_known(struct pack_worker *w, const struct pack_task *task, const char *name,
+    const struct pack_toc *toc)
+{
+	int rc = index_find_pack(w->c->repo->index, task->id, NULL);
+
+	if (rc)
+		return rc == 1 ? 0 : rc;
+	return check_entries(w, name, toc);
+}
+
+static int
+check_pack(struct pack_worker *w, struct pack_task *task)
 {
 	struct check *c = w->c;
 	char name[PACK_OBJECT_MAX];
@@ -377,7 +394,7 @@ check_pack(struct pack_worker *w, const struct pack_task *task)
 			}
 		}
 		if (rc == 0)
-			rc = check_entries(w, name, &toc);
+			rc = check_entries_if_known(w, task, name, &toc);
 		pthread_mutex_lock(&c->lock);
 		c->totals->chunks += toc.nentries;
 		c->totals->packs++;
@@ -387,6 +404,7 @@ check_pack(struct pack_worker *w, const struct pack_task *task)
 		pack_toc_release(&toc);
 	} else if (is_finding(rc)) {
 		report_object(c, CHECK_PACK, name);
+		task->toc_is_bad = true;
 		rc = 0;
 	}
 	if (!c->opts->read_data)
@@ -468,6 +486,18 @@ damaged_range(struct check *c, uint64_t off, uint64_t len)
 	c->bad_len = len;
 }
 
+/* Whether a chunk of a pack without a table of contents can be read all the same. */
+static int
+chunk_is_readable(struct check *c, const struct chunk_id *id, bool *good)
+{
+	struct chunk *chunk = NULL;
+	int rc = reader_load_chunk(c->reader, id, &chunk);
+
+	chunk_release(chunk);
+	*good = rc == 0;
+	return rc && is_finding(rc) ? 0 : rc;
+}
+
 /* Whether a chunk that something needs is good, as far as passes 1 and 2 know. */
 static int
 chunk_is_good(struct check *c, const struct chunk_id *id, bool *good)
@@ -487,6 +517,8 @@ chunk_is_good(struct check *c, const struct chunk_id *id, bool *good)
 		*good = task && (uint64_t)place.off + place.sealed_len <= task->bytes;
 		if (!*good)
 			err_set(ERR_DAMAGED, "its pack is missing or cut short");
+		else if (task->toc_is_bad)
+			rc = chunk_is_readable(c, id, good);
 	} else if (rc == 1) {
 		err_set(ERR_DAMAGED, "it is in no pack that is known");
 		rc = 0;
