@@ -27,7 +27,7 @@ def test_every_verb_has_help_with_an_example(nothing):
         assert verb in overview
         text = nothing.run(*verb.split(), "--help").out
         assert "usage: pastfs " + verb in text
-        if verb not in ("version", "help", "key list"):
+        if verb not in ("version", "help", "key list", "source list"):
             assert re.search(r"example", text, re.I), text
     assert nothing.run("--help").out == overview
 
