@@ -15,7 +15,8 @@
  *
  * Locks: `map` is held for reading during any transaction and for writing while the map is resized
  * (LMDB allows that only with no transaction in the process); `packs_lock` protects the cache of
- * pack rows, and is taken inside `map`.
+ * pack rows, and is taken inside `map`.  `open_lock` protects the list of open environments and
+ * their users, and is held while one is opened or closed.
  */
 #include "store/index.h"
 
@@ -32,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,13 +47,19 @@
 #define VERIFY_SECONDS   120
 
 struct index {
+	struct index *next; /* in the list of open ones */
+	unsigned users;
+	pid_t pid; /* of the process that opened it */
+	dev_t dev; /* of its directory */
+	ino_t ino;
 	char *dir;
 	uint8_t repo_id[REPO_ID_LEN];
 	MDB_env *env;
 	MDB_dbi meta, chunks, packs, packids, loaded;
 	pthread_rwlock_t map;
 	pthread_mutex_t packs_lock;
-	size_t npacks; /* rows cached, by number; a row that was not read yet has no bytes */
+	size_t rows_txn; /* the transaction whose state the cached rows show */
+	size_t npacks;   /* rows cached, by number; a row that was not read yet has no bytes */
 	struct index_pack *pack_rows;
 };
 
@@ -111,15 +119,20 @@ data_file_stamp(const char *dir, uint8_t out[40])
 	return 0;
 }
 
-/* Best effort: a stamp that is not written only costs a walk at the next open. */
+/*
+ * Best effort: a stamp that is not written only costs a walk at the next open.  What was not synced
+ * gets none, because a loss of power could keep the file's times and lose its pages.
+ */
 static void
 stamp_write(const struct index *ix)
 {
 	char path[PATH_MAX];
 	uint8_t stamp[40];
+	unsigned flags;
 	int fd;
 
-	if (data_file_stamp(ix->dir, stamp))
+	if (mdb_env_get_flags(ix->env, &flags) || (flags & MDB_NOSYNC) ||
+	    data_file_stamp(ix->dir, stamp))
 		return;
 	snprintf(path, sizeof(path), "%s/stamp", ix->dir);
 	fd = sys_openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -146,7 +159,10 @@ stamp_fits(const char *dir)
 	return n == sizeof(now) && memcmp(now, then, sizeof(now)) == 0;
 }
 
-/* Walk every database of the environment; runs in the child. */
+/*
+ * Walk every database of the environment; runs in the child.  As a proper reader, with a lock: the
+ * pages of the state it sees must not be used again by a writer meanwhile.
+ */
 static int
 walk_environment(const char *dir)
 {
@@ -155,7 +171,7 @@ walk_environment(const char *dir)
 	MDB_env *env;
 
 	if (mdb_env_create(&env) || mdb_env_set_maxdbs(env, 8) ||
-	    mdb_env_open(env, dir, MDB_RDONLY | MDB_NOLOCK, 0600) ||
+	    mdb_env_open(env, dir, MDB_RDONLY, 0600) ||
 	    mdb_txn_begin(env, NULL, MDB_RDONLY, &txn))
 		return 1;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -166,8 +182,11 @@ walk_environment(const char *dir)
 		size_t n = 0;
 		int rc;
 
-		if (mdb_dbi_open(txn, names[i], 0, &dbi) || mdb_stat(txn, dbi, &st) ||
-		    mdb_cursor_open(txn, dbi, &cur))
+		rc = mdb_dbi_open(txn, names[i], 0, &dbi);
+		/* A process was killed before it made them. */
+		if (rc == MDB_NOTFOUND)
+			continue;
+		if (rc || mdb_stat(txn, dbi, &st) || mdb_cursor_open(txn, dbi, &cur))
 			return 1;
 		while ((rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) == 0) {
 			if (k.mv_size > 511 || v.mv_size > 4096 || ++n > st.ms_entries)
@@ -356,28 +375,64 @@ put_meta(struct index *ix, MDB_txn *txn, void *arg)
 	return mdb_put(txn, ix->meta, &k, &v, 0);
 }
 
-/* 0 the environment is ours, 1 it is new or of another repository or format. */
+/* Whether the environment is of this repository and format; else it is new or foreign. MDB codes. */
+static int
+read_meta(struct index *ix, MDB_txn *txn, bool *ours)
+{
+	MDB_val k = { 6, "format" }, v;
+	int rc = mdb_get(txn, ix->meta, &k, &v);
+
+	*ours = rc == 0 && v.mv_size == 4 && le32_load(v.mv_data) == INDEX_FORMAT;
+	k = (MDB_val){ 4, "repo" };
+	if (*ours)
+		rc = mdb_get(txn, ix->meta, &k, &v);
+	*ours = *ours && rc == 0 && v.mv_size == REPO_ID_LEN &&
+	    memcmp(v.mv_data, ix->repo_id, REPO_ID_LEN) == 0;
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int
+drop_all(struct index *ix, MDB_txn *txn, void *arg)
+{
+	const MDB_dbi dbis[] = { ix->meta, ix->chunks, ix->packs, ix->packids, ix->loaded };
+
+	for (size_t i = 0; i < sizeof(dbis) / sizeof(dbis[0]); i++) {
+		int rc = mdb_drop(txn, dbis[i], 0);
+
+		if (rc)
+			return rc;
+	}
+	return put_meta(ix, txn, arg);
+}
+
+/* In the same transaction: another process may have begun to fill it since it was looked at. */
+static int
+drop_foreign(struct index *ix, MDB_txn *txn, void *arg)
+{
+	bool *ours = arg;
+	int rc = read_meta(ix, txn, ours);
+
+	return rc || *ours ? rc : drop_all(ix, txn, NULL);
+}
+
+/* 0 the environment is ours, 1 it was new or of another repository or format, and is empty now. */
 static int
 check_meta(struct index *ix)
 {
-	MDB_val k = { 6, "format" }, v;
 	MDB_txn *txn;
-	int rc, ours;
+	bool ours;
+	int rc;
 
 	rc = txn_begin(ix, MDB_RDONLY, &txn);
 	if (rc)
 		return rc;
-	rc = mdb_get(txn, ix->meta, &k, &v);
-	ours = rc == 0 && v.mv_size == 4 && le32_load(v.mv_data) == INDEX_FORMAT;
-	k = (MDB_val){ 4, "repo" };
-	if (ours)
-		rc = mdb_get(txn, ix->meta, &k, &v);
-	ours = ours && rc == 0 && v.mv_size == REPO_ID_LEN &&
-	    memcmp(v.mv_data, ix->repo_id, REPO_ID_LEN) == 0;
+	rc = read_meta(ix, txn, &ours);
 	txn_abort(ix, txn);
-	if (rc && rc != MDB_NOTFOUND)
+	if (rc)
 		return index_err(ix, rc, "read");
-	return ours ? 0 : 1;
+	if (!ours)
+		rc = write_txn(ix, drop_foreign, &ours, "empty");
+	return rc || ours ? rc : 1;
 }
 
 static int
@@ -440,26 +495,62 @@ open_or_make(struct index *ix)
 	rc = write_txn(ix, open_databases, NULL, "open databases");
 	if (rc)
 		return rc;
-	rc = check_meta(ix);
-	if (rc == 1) {
-		int cleared = index_clear(ix);
-
-		if (cleared)
-			return cleared;
-	}
-	return rc;
+	return check_meta(ix);
 }
 
-int
-index_open(struct index **out, const char *dir, const uint8_t repo_id[REPO_ID_LEN])
+/*
+ * What this process has open.  LMDB's file locks belong to the process and are lost when any of its
+ * descriptors of the lock file is closed, so one environment is opened once and shared.
+ */
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct index *open_list;
+
+/* The environment of the directory, if this process has it open; a fork's parent does not count. */
+static struct index *
+find_open(const struct stat *dir)
 {
-	struct index *ix = NULL;
-	int rc = make_directory(dir);
+	struct index *ix = open_list;
+
+	while (ix && (ix->pid != getpid() || ix->dev != dir->st_dev || ix->ino != dir->st_ino))
+		ix = ix->next;
+	return ix;
+}
+
+static void
+index_free(struct index *ix)
+{
+	close_environment(ix);
+	pthread_rwlock_destroy(&ix->map);
+	pthread_mutex_destroy(&ix->packs_lock);
+	free(ix->pack_rows);
+	free(ix->dir);
+	free(ix);
+}
+
+/*
+ * Only one process at a time opens, judges, removes or makes the files in `dir`: what another is
+ * just making would look damaged.  Returns what to close in the end, or -1 where there are no locks.
+ */
+static int
+lock_directory(const char *dir)
+{
+	int fd = sys_openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0);
+
+	if (fd == -1)
+		return -1;
+	while (flock(fd, LOCK_EX))
+		if (errno != EINTR)
+			break;
+	return fd;
+}
+
+static int
+open_first(struct index **out, const char *dir, const uint8_t repo_id[REPO_ID_LEN])
+{
+	struct index *ix = mem_alloc(sizeof(*ix));
+	int fd = -1, rc;
 
 	*out = NULL;
-	if (rc)
-		return rc;
-	ix = mem_alloc(sizeof(*ix));
 	if (!ix)
 		return err_nomem();
 	pthread_rwlock_init(&ix->map, NULL);
@@ -470,6 +561,7 @@ index_open(struct index **out, const char *dir, const uint8_t repo_id[REPO_ID_LE
 		rc = err_nomem();
 		goto out;
 	}
+	fd = lock_directory(dir);
 	if (environment_exists(dir) && !stamp_fits(dir) && !environment_survives(dir))
 		remove_environment(dir);
 	rc = open_or_make(ix);
@@ -479,59 +571,71 @@ index_open(struct index **out, const char *dir, const uint8_t repo_id[REPO_ID_LE
 		rc = open_or_make(ix);
 	}
 out:
+	sys_close(&fd);
 	if (rc < 0) {
-		index_close(ix);
+		index_free(ix);
 		return rc;
 	}
 	*out = ix;
 	return rc;
 }
 
+int
+index_open(struct index **out, const char *dir, const uint8_t repo_id[REPO_ID_LEN])
+{
+	struct index *ix;
+	struct stat st;
+	int rc = make_directory(dir);
+
+	*out = NULL;
+	if (rc)
+		return rc;
+	if (sys_fstatat(AT_FDCWD, dir, &st, 0))
+		return err_sys("cache directory %s", dir);
+	pthread_mutex_lock(&open_lock);
+	ix = find_open(&st);
+	if (ix && memcmp(ix->repo_id, repo_id, REPO_ID_LEN) != 0) {
+		rc = err_set(ERR_BUSY, "cache directory %s is in use for another repository", dir);
+		goto out;
+	}
+	if (!ix) {
+		rc = open_first(&ix, dir, repo_id);
+		if (rc < 0)
+			goto out;
+		ix->pid = getpid();
+		ix->dev = st.st_dev;
+		ix->ino = st.st_ino;
+		ix->next = open_list;
+		open_list = ix;
+	}
+	ix->users++;
+	*out = ix;
+out:
+	pthread_mutex_unlock(&open_lock);
+	return rc;
+}
+
 void
 index_close(struct index *ix)
 {
+	struct index **p = &open_list;
+
 	if (!ix)
 		return;
-	close_environment(ix);
-	pthread_rwlock_destroy(&ix->map);
-	pthread_mutex_destroy(&ix->packs_lock);
-	free(ix->pack_rows);
-	free(ix->dir);
-	free(ix);
-}
-
-static int
-drop_all(struct index *ix, MDB_txn *txn, void *arg)
-{
-	const MDB_dbi dbis[] = { ix->meta, ix->chunks, ix->packs, ix->packids, ix->loaded };
-
-	for (size_t i = 0; i < sizeof(dbis) / sizeof(dbis[0]); i++) {
-		int rc = mdb_drop(txn, dbis[i], 0);
-
-		if (rc)
-			return rc;
+	pthread_mutex_lock(&open_lock);
+	if (--ix->users == 0) {
+		while (*p != ix)
+			p = &(*p)->next;
+		*p = ix->next;
+		index_free(ix);
 	}
-	return put_meta(ix, txn, arg);
-}
-
-/* Pack rows may have changed: read them again when they are asked for. */
-static void
-forget_pack_rows(struct index *ix)
-{
-	pthread_mutex_lock(&ix->packs_lock);
-	free(ix->pack_rows);
-	ix->pack_rows = NULL;
-	ix->npacks = 0;
-	pthread_mutex_unlock(&ix->packs_lock);
+	pthread_mutex_unlock(&open_lock);
 }
 
 int
 index_clear(struct index *ix)
 {
-	int rc = write_txn(ix, drop_all, NULL, "empty");
-
-	forget_pack_rows(ix);
-	return rc;
+	return write_txn(ix, drop_all, NULL, "empty");
 }
 
 /* ---- pack rows ---- */
@@ -576,7 +680,10 @@ pack_row_decode(struct index_pack *p, const MDB_val *v)
 	return true;
 }
 
-/* The row of pack `no`, from the cache or the database. MDB codes. */
+/*
+ * The row of pack `no`, from the cache or the database. MDB codes.  Any commit, also another
+ * process', may give a number to another pack, so the cache serves one transaction's state only.
+ */
 static int
 pack_row_get(struct index *ix, MDB_txn *txn, uint32_t no, struct index_pack *out)
 {
@@ -585,6 +692,12 @@ pack_row_get(struct index *ix, MDB_txn *txn, uint32_t no, struct index_pack *out
 	int rc = 0;
 
 	pthread_mutex_lock(&ix->packs_lock);
+	if (ix->rows_txn != mdb_txn_id(txn)) {
+		free(ix->pack_rows);
+		ix->pack_rows = NULL;
+		ix->npacks = 0;
+		ix->rows_txn = mdb_txn_id(txn);
+	}
 	if (no < ix->npacks && ix->pack_rows[no].pack_bytes != 0) {
 		*out = ix->pack_rows[no];
 		goto out;
@@ -910,7 +1023,10 @@ index_sync(struct index *ix)
 {
 	int rc = mdb_env_sync(ix->env, 1);
 
-	return rc ? index_err(ix, rc, "sync") : 0;
+	if (rc)
+		return index_err(ix, rc, "sync");
+	stamp_write(ix);
+	return 0;
 }
 
 /* ---- changing packs ---- */
@@ -949,10 +1065,8 @@ int
 index_set_published(struct index *ix, const uint8_t (*pack_ids)[PACK_ID_LEN], size_t n)
 {
 	struct pack_list list = { pack_ids, n };
-	int rc = write_txn(ix, publish_packs, &list, "mark packs");
 
-	forget_pack_rows(ix);
-	return rc;
+	return write_txn(ix, publish_packs, &list, "mark packs");
 }
 
 static int
@@ -1025,13 +1139,8 @@ int
 index_drop_packs(struct index *ix, const uint8_t (*pack_ids)[PACK_ID_LEN], size_t n)
 {
 	struct pack_list list = { pack_ids, n };
-	int rc;
 
-	if (n == 0)
-		return 0;
-	rc = write_txn(ix, drop_packs, &list, "drop packs");
-	forget_pack_rows(ix);
-	return rc;
+	return n ? write_txn(ix, drop_packs, &list, "drop packs") : 0;
 }
 
 /* ---- loaded index objects ---- */

@@ -37,8 +37,9 @@ struct index_place {
 
 /*
  * Open or create the environment in directory `dir` (made with its parents, mode 0700) for the
- * repository.  Returns 1 if it was empty or had to be emptied, and so must be filled.  Errors:
- * ERR_IO, ERR_NOSPACE, ERR_DENIED.
+ * repository.  Returns 1 if it was empty or had to be emptied, and so must be filled.  Opened again
+ * in the same process it is shared, and closed by the last.  Errors: ERR_IO, ERR_NOSPACE,
+ * ERR_DENIED, ERR_BUSY (this process has it open for another repository).
  */
 int index_open(struct index **out, const char *dir, const uint8_t repo_id[REPO_ID_LEN]);
 void index_close(struct index *ix);
