@@ -211,7 +211,7 @@ static bool
 good_name(const char *name)
 {
 	return name && *name && strlen(name) <= CATALOG_NAME_MAX && !strchr(name, '/') &&
-	    strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+	       strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
 static int
@@ -232,7 +232,8 @@ check_snapshot(const struct snapshot *s, const char *object)
 		if (s->parts[i].root.type != TREE_DIR)
 			return err_set(ERR_DAMAGED, "a part of it is not a directory");
 		if (s->nparts > 1 && !good_name(s->parts[i].name))
-			return err_set(ERR_DAMAGED, "a part of it has a name no directory can have");
+			return err_set(
+			    ERR_DAMAGED, "a part of it has a name no directory can have");
 	}
 	return 0;
 }
@@ -319,7 +320,8 @@ note_unusable(struct catalog *c, const char *object, int rc)
 {
 	struct unusable *grown;
 
-	notice_once(c->notices, object, "snapshot %s is left out of the mount: %s", object, err_msg());
+	notice_once(
+	    c->notices, object, "snapshot %s is left out of the mount: %s", object, err_msg());
 	if (rc != ERR_DAMAGED && rc != ERR_UNSUPPORTED)
 		return;
 	grown = mem_realloc(c->unusable, (c->nunusable + 1) * sizeof(*grown));
@@ -343,7 +345,7 @@ parse_object(const char *object, uint8_t source_id[SOURCE_ID_LEN], uint8_t id[SN
 	hex[2 * SOURCE_ID_LEN] = 0;
 	p += 2 * SOURCE_ID_LEN;
 	return *p == '/' && !hex_decode(source_id, hex, SOURCE_ID_LEN) &&
-	    !hex_decode(id, p + 1, SNAPSHOT_ID_LEN);
+	       !hex_decode(id, p + 1, SNAPSHOT_ID_LEN);
 }
 
 static struct catalog_snapshot *
@@ -461,7 +463,8 @@ edition_arrange(struct catalog *c, struct catalog_edition *e)
 	for (size_t i = 0; i < kept; i++)
 		for (size_t k = 0; k < kept; k++)
 			if (k != i && strcmp(e->sources[i].name, e->sources[k].name) == 0 &&
-			    (!configured(c, e->sources[i].id) || (configured(c, e->sources[k].id) && i > k)))
+			    (!configured(c, e->sources[i].id) ||
+				(configured(c, e->sources[k].id) && i > k)))
 				append_id(e->sources[i].name, e->sources[i].id);
 	if (kept)
 		qsort(e->sources, kept, sizeof(*e->sources), source_by_name);
@@ -572,7 +575,8 @@ refresh(struct catalog *c, const struct catalog_edition *old, struct catalog_edi
 	}
 	atomic_init(&e->refs, 1);
 	for (size_t i = 0; i < c->nsources && !rc; i++) {
-		struct catalog_source *s = edition_add_source(e, c->sources[i].id, c->sources[i].name);
+		struct catalog_source *s =
+		    edition_add_source(e, c->sources[i].id, c->sources[i].name);
 
 		if (!s)
 			rc = err_nomem();
@@ -647,7 +651,8 @@ catalog_get(struct catalog *c)
 
 	rc = refresh(c, e, &fresh);
 	if (rc)
-		notice_once(c->notices, NULL, "the mount shows what was there before: %s", err_msg());
+		notice_once(
+		    c->notices, NULL, "the mount shows what was there before: %s", err_msg());
 
 	pthread_mutex_lock(&c->lock);
 	if (fresh) {

@@ -69,10 +69,8 @@ void catalog_free(struct catalog *c);
 struct catalog_edition *catalog_get(struct catalog *c);
 void catalog_edition_put(struct catalog_edition *e);
 
-const struct catalog_source *catalog_find_source(
-    const struct catalog_edition *e, const char *name);
-struct catalog_snapshot *catalog_find_snapshot(
-    const struct catalog_source *s, const char *name);
+const struct catalog_source *catalog_find_source(const struct catalog_edition *e, const char *name);
+struct catalog_snapshot *catalog_find_snapshot(const struct catalog_source *s, const char *name);
 
 struct catalog_snapshot *catalog_snapshot_take(struct catalog_snapshot *s);
 /* NULL is allowed. */

@@ -108,9 +108,10 @@ weigh(const struct tree_dir *dir)
 		if (e->target)
 			sum += strlen(e->target) + 17;
 		for (size_t k = 0; k < e->nxattrs; k++)
-			sum += sizeof(*e->xattrs) + strlen(e->xattrs[k].name) + e->xattrs[k].len + 32;
+			sum +=
+			    sizeof(*e->xattrs) + strlen(e->xattrs[k].name) + e->xattrs[k].len + 32;
 		sum += e->content.nrefs *
-		    (e->content.depth == 0 ? sizeof(struct chunk_ref) : sizeof(struct node_ref));
+		       (e->content.depth == 0 ? sizeof(struct chunk_ref) : sizeof(struct node_ref));
 	}
 	return sum;
 }
@@ -189,8 +190,8 @@ bury(struct dirref *dead)
 }
 
 int
-dircache_get(struct dircache *c, const struct content *content,
-    const uint8_t key[FINGERPRINT_LEN], struct dirref **out)
+dircache_get(struct dircache *c, const struct content *content, const uint8_t key[FINGERPRINT_LEN],
+    struct dirref **out)
 {
 	struct dirref *fresh, *ref, *dead = NULL;
 	int rc;

@@ -27,7 +27,7 @@
 #define QUEUE_JOBS 256
 #define MIB        (1u << 20)
 /* The queue takes no more, because a thread failed: its error is the one that counts. */
-#define STOPPED    2
+#define STOPPED 2
 
 /* A range of a file to be written. */
 struct job {
@@ -108,8 +108,7 @@ count_file(struct extraction *x, const struct tree_entry *e, bool resumed)
 /* ---- lists ---- */
 
 static int
-later_add(
-    struct later_list *l, const char *path, const char *first, const struct tree_entry *e)
+later_add(struct later_list *l, const char *path, const char *first, const struct tree_entry *e)
 {
 	struct later *item;
 	int rc = 0;
@@ -199,10 +198,13 @@ check_entry(const char *path, const struct tree_entry *e)
 	const char *name = e->name;
 
 	if (*path == 0)
-		return e->type == TREE_DIR ? 0 : err_set(ERR_DAMAGED, "the tree's root is no directory");
+		return e->type == TREE_DIR
+			   ? 0
+			   : err_set(ERR_DAMAGED, "the tree's root is no directory");
 	if (!name || !*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
 	    strchr(name, '/') || strlen(name) > TREE_NAME_MAX)
-		return err_set(ERR_DAMAGED, "the tree has a name that no file can have: %.60s", path);
+		return err_set(
+		    ERR_DAMAGED, "the tree has a name that no file can have: %.60s", path);
 	return 0;
 }
 
@@ -282,7 +284,9 @@ static int
 weigh_entry(void *ctx, const char *path, const struct tree_entry *e)
 {
 	struct extraction *x = ctx;
-	struct content_visitor v = { .chunk = add_stored, .broken = skip_broken, .ctx = &x->need_bytes };
+	struct content_visitor v = {
+		.chunk = add_stored, .broken = skip_broken, .ctx = &x->need_bytes
+	};
 	const char *base;
 	struct stat st;
 	int fd, rc = cancel_check();
@@ -302,16 +306,20 @@ static int
 no_space(const struct extraction *x, uint64_t need, uint64_t avail)
 {
 	return err_set(ERR_NOSPACE,
-	    "not enough room in %s: %llu MiB are needed, %llu MiB are free; make room and run the same "
-	    "command again, it goes on where it stopped", outdir_path(x->env.dir),
-	    (unsigned long long)(need / MIB + 1), (unsigned long long)(avail / MIB));
+	    "not enough room in %s: %llu MiB are needed, %llu MiB are free; make room and run the "
+	    "same "
+	    "command again, it goes on where it stopped",
+	    outdir_path(x->env.dir), (unsigned long long)(need / MIB + 1),
+	    (unsigned long long)(avail / MIB));
 }
 
 /* The sizes are known at once; the holes are looked for only when the sizes are too much. */
 static int
 check_room(struct extraction *x)
 {
-	const struct tree_visitor v = { .entry = weigh_entry, .broken = on_broken_quietly, .ctx = x };
+	const struct tree_visitor v = {
+		.entry = weigh_entry, .broken = on_broken_quietly, .ctx = x
+	};
 	uint64_t avail, need;
 	int rc = outdir_free_bytes(x->env.dir, &avail);
 
@@ -328,7 +336,9 @@ check_room(struct extraction *x)
 static int
 survey(struct extraction *x)
 {
-	const struct tree_visitor v = { .entry = survey_entry, .broken = on_broken_quietly, .ctx = x };
+	const struct tree_visitor v = {
+		.entry = survey_entry, .broken = on_broken_quietly, .ctx = x
+	};
 	int rc;
 
 	progress_phase(x->env.progress, "reading the tree");
@@ -646,9 +656,10 @@ extract_tree(struct repo_reader *r, const struct tree_entry *root, const char *d
 		rc = no_space(&x, x.need_bytes, avail);
 	if (!rc && x.totals.damaged_files)
 		rc = err_set(ERR_DAMAGED,
-		    "%llu files of the restored tree in %s are damaged (named *%s) or missing; run: pastfs "
-		    "check --read-data", (unsigned long long)x.totals.damaged_files, dir,
-		    OUTFILE_DAMAGED_SUFFIX);
+		    "%llu files of the restored tree in %s are damaged (named *%s) or missing; "
+		    "run: pastfs "
+		    "check --read-data",
+		    (unsigned long long)x.totals.damaged_files, dir, OUTFILE_DAMAGED_SUFFIX);
 	if (totals)
 		*totals = x.totals;
 	extraction_release(&x);

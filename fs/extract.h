@@ -18,23 +18,23 @@ struct progress;
 struct repo_reader;
 
 struct extract_opts {
-	const char *tree_name;     /* identity for resuming: the snapshot id in hexadecimal */
-	bool force;                /* the target may have files in it: they are replaced, others stay */
-	bool keep_owners;          /* chown as stored; needs root */
-	bool map_owner;            /* instead: everything belongs to uid and gid; needs root */
+	const char *tree_name; /* identity for resuming: the snapshot id in hexadecimal */
+	bool force;            /* the target may have files in it: they are replaced, others stay */
+	bool keep_owners;      /* chown as stored; needs root */
+	bool map_owner;        /* instead: everything belongs to uid and gid; needs root */
 	uid_t uid;
 	gid_t gid;
-	int threads;               /* 0 = processors */
-	const char *const *last;   /* paths written at the very end, NULL-terminated; may be NULL */
-	/* Called when everything but `last` is written, to change the target before it looks complete;
-	 * an error ends the extraction, which can be resumed.  May be NULL. */
+	int threads;             /* 0 = processors */
+	const char *const *last; /* paths written at the very end, NULL-terminated; may be NULL */
+	/* Called when everything but `last` is written, to change the target before it looks
+	 * complete; an error ends the extraction, which can be resumed.  May be NULL. */
 	int (*before_last)(void *ctx);
 	struct progress *progress;
 	/* A file whose data is damaged: told once each; extract goes on and ends with ERR_DAMAGED.
 	 * The damaged ranges are left as zeros in a file named "<name>.damaged". */
 	void (*damaged)(void *ctx, const char *path, const char *message);
-	/* What could not be restored in full, such as an attribute the file system does not know; may
-	 * be NULL.  Both are called by any thread, one at a time. */
+	/* What could not be restored in full, such as an attribute the file system does not know;
+	 * may be NULL.  Both are called by any thread, one at a time. */
 	void (*warn)(void *ctx, const char *path, const char *message);
 	void *ctx;
 };

@@ -30,18 +30,18 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define READ_MAX_BYTES    (1u << 20) /* of one request; libfuse wants it in two places */
-#define READ_AHEAD_KIB    1024
-#define MAX_BACKGROUND    64
-#define CONGESTION        48
-#define THREADS_MIN       4
-#define FOREVER_S         1e9
-#define MUTABLE_S         1.0
-#define WAKE_INTERVAL_MS  10
-#define INODE_GENERATION  1
-#define READLINK_BUF      4096
-#define ALLOW_OTHER_CONF  "/etc/fuse.conf"
-#define ALLOW_OTHER_WORD  "user_allow_other"
+#define READ_MAX_BYTES   (1u << 20) /* of one request; libfuse wants it in two places */
+#define READ_AHEAD_KIB   1024
+#define MAX_BACKGROUND   64
+#define CONGESTION       48
+#define THREADS_MIN      4
+#define FOREVER_S        1e9
+#define MUTABLE_S        1.0
+#define WAKE_INTERVAL_MS 10
+#define INODE_GENERATION 1
+#define READLINK_BUF     4096
+#define ALLOW_OTHER_CONF "/etc/fuse.conf"
+#define ALLOW_OTHER_WORD "user_allow_other"
 
 struct server {
 	struct view *view;
@@ -49,7 +49,7 @@ struct server {
 	struct fuse_session *session;
 	const struct mount_opts *opts;
 	char mountpoint[PATH_MAX]; /* absolute: whoever serves may change directory */
-	bool opens_needed; /* the kernel insists on being answered for each open */
+	bool opens_needed;         /* the kernel insists on being answered for each open */
 	pthread_t main_thread;
 	int stop_read, stop_write; /* a pipe: a byte asks to stop */
 	atomic_bool done;          /* the loop has ended */
@@ -148,12 +148,13 @@ static void
 do_init(void *userdata, struct fuse_conn_info *conn)
 {
 	static const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
-	    FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_CACHE_SYMLINKS |
-	    FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_POSIX_ACL;
-	/* Measured: splicing is slower than copying, and readdirplus on demand misses large listings. */
+				       FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+				       FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPORT_SUPPORT |
+				       FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_POSIX_ACL;
+	/* Splicing is slower than copying; readdirplus on demand misses large listings. */
 	static const unsigned unwanted = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-	    FUSE_CAP_SPLICE_MOVE | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA |
-	    FUSE_CAP_WRITEBACK_CACHE;
+					 FUSE_CAP_SPLICE_MOVE | FUSE_CAP_READDIRPLUS_AUTO |
+					 FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE;
 	struct server *s = userdata;
 
 	conn->want |= wanted & conn->capable;
@@ -401,7 +402,8 @@ do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	char *buf = thread_buffer();
 	size_t len = 0, room = size < READ_MAX_BYTES ? size : READ_MAX_BYTES;
-	int rc = buf ? view_getxattr(server_of(req)->view, ino, name, buf, room, &len) : err_nomem();
+	int rc =
+	    buf ? view_getxattr(server_of(req)->view, ino, name, buf, room, &len) : err_nomem();
 
 	if (rc == ERR_NOTFOUND)
 		fuse_reply_err(req, ENODATA);
@@ -599,13 +601,19 @@ static int
 check_rights(const struct mount_opts *opts)
 {
 	if (access("/dev/fuse", F_OK))
-		return err_set(ERR_UNSUPPORTED,
-		    "this system has no /dev/fuse; load the kernel's fuse module (modprobe fuse), and in a "
-		    "container pass the device in");
+		return err_set(ERR_UNSUPPORTED, "this system has no /dev/fuse; load the kernel's "
+						"fuse module (modprobe fuse), and in a "
+						"container pass the device in");
+	if (geteuid() != 0 && access("/dev/fuse", R_OK | W_OK))
+		return err_set(ERR_DENIED, "this user may not use /dev/fuse; it should be open to "
+					   "all (chmod 0666 /dev/fuse, as "
+					   "root), or mount as root");
 	if (geteuid() != 0 && opts->allow_other && !others_allowed())
 		return err_set(ERR_DENIED,
-		    "--allow-other is not permitted here: the administrator allows it by a line \"%s\" "
-		    "in %s; or mount as root", ALLOW_OTHER_WORD, ALLOW_OTHER_CONF);
+		    "--allow-other is not permitted here: the administrator allows it by a line "
+		    "\"%s\" "
+		    "in %s; or mount as root",
+		    ALLOW_OTHER_WORD, ALLOW_OTHER_CONF);
 	return 0;
 }
 
@@ -617,16 +625,17 @@ check_mountpoint(const char *mountpoint, char path[PATH_MAX])
 	int rc = mountpoint_resolve(mountpoint, path);
 
 	if (rc == ERR_NOTFOUND)
-		return err_set(ERR_NOTFOUND, "the mountpoint %s does not exist; make it: mkdir -p %s",
-		    mountpoint, mountpoint);
+		return err_set(ERR_NOTFOUND,
+		    "the mountpoint %s does not exist; make it: mkdir -p %s", mountpoint,
+		    mountpoint);
 	if (rc)
 		return rc;
 	rc = mountpoint_is_ours(path);
 	if (rc < 0)
 		return rc;
 	if (rc == 1 && !mountpoint_is_dead(path))
-		return err_set(ERR_BUSY, "something is mounted at %s already; see: pastfs umount %s",
-		    path, path);
+		return err_set(ERR_BUSY,
+		    "something is mounted at %s already; see: pastfs umount %s", path, path);
 	if (rc == 1) {
 		rc = mountpoint_unmount(path, true);
 		if (rc)
@@ -691,11 +700,12 @@ mount_session(struct server *s)
 		return 0;
 	if (geteuid() != 0)
 		return err_set(ERR_DENIED,
-		    "cannot mount at %s%s%s; an ordinary user needs fusermount3 (Debian: apt install "
-		    "fuse3) and a mountpoint of their own", s->mountpoint,
-		    fuse_said[0] ? ": " : "", fuse_said);
-	return err_set(ERR_IO, "cannot mount at %s%s%s", s->mountpoint,
-	    fuse_said[0] ? ": " : "", fuse_said);
+		    "cannot mount at %s%s%s; an ordinary user needs fusermount3 (Debian: apt "
+		    "install "
+		    "fuse3) and a mountpoint of their own",
+		    s->mountpoint, fuse_said[0] ? ": " : "", fuse_said);
+	return err_set(
+	    ERR_IO, "cannot mount at %s%s%s", s->mountpoint, fuse_said[0] ? ": " : "", fuse_said);
 }
 
 int

@@ -10,9 +10,9 @@ struct view;
 
 struct mount_opts {
 	const char *mountpoint;
-	const char *fsname;    /* what the mount table shows: the repository's url */
+	const char *fsname; /* what the mount table shows: the repository's url */
 	bool allow_other;
-	int threads;           /* 0 = processors, at least 4 */
+	int threads; /* 0 = processors, at least 4 */
 	/* Called once the mount answers, in the serving process, before mount_serve() waits. */
 	void (*ready)(void *ctx);
 	void *ctx;

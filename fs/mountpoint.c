@@ -70,7 +70,8 @@ same_path(const char *field, size_t len, const char *path)
 		char c = field[i++];
 
 		if (c == '\\' && i + 3 <= len) {
-			c = (char)((field[i] - '0') << 6 | (field[i + 1] - '0') << 3 | (field[i + 2] - '0'));
+			c = (char)((field[i] - '0') << 6 | (field[i + 1] - '0') << 3 |
+				   (field[i + 2] - '0'));
 			i += 3;
 		}
 		if (*path == 0 || c != *path++)
@@ -267,8 +268,7 @@ busy(const char *path)
 	char users[512];
 
 	name_users(path, users, sizeof(users));
-	return err_set(ERR_BUSY,
-	    "%s is in use%s; end that, or detach it with --lazy", path, users);
+	return err_set(ERR_BUSY, "%s is in use%s; end that, or detach it with --lazy", path, users);
 }
 
 /* ---- unmounting ---- */
@@ -286,8 +286,8 @@ run_fusermount(const char *path, bool lazy)
 	/* Its words are about its own options; ours follow from the status. */
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-	eno = posix_spawnp(&pid, FUSERMOUNT, &actions, NULL,
-	    (char *const *)(lazy ? argv_lazy : argv), environ);
+	eno = posix_spawnp(
+	    &pid, FUSERMOUNT, &actions, NULL, (char *const *)(lazy ? argv_lazy : argv), environ);
 	posix_spawn_file_actions_destroy(&actions);
 	if (eno) {
 		errno = eno;

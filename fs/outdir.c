@@ -25,7 +25,8 @@ struct outdir {
 static void
 marker_text(const struct outdir *od, const char *state, char text[MARKER_MAX])
 {
-	snprintf(text, MARKER_MAX, "pastfs restore, unfinished\ntree %s\n%s\n", od->tree_name, state);
+	snprintf(
+	    text, MARKER_MAX, "pastfs restore, unfinished\ntree %s\n%s\n", od->tree_name, state);
 }
 
 /* Replace the marker as a whole, so that a crash leaves the old or the new one. */
@@ -87,7 +88,7 @@ is_empty(const struct outdir *od)
 	}
 	while (empty && (d = readdir(dir)))
 		empty = strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 ||
-		    strcmp(d->d_name, "lost+found") == 0 || strcmp(d->d_name, MARKER_NEW) == 0;
+			strcmp(d->d_name, "lost+found") == 0 || strcmp(d->d_name, MARKER_NEW) == 0;
 	closedir(dir);
 	return empty;
 }
@@ -113,8 +114,10 @@ begin(struct outdir *od, bool force)
 	}
 	if (text[0] && !force)
 		return err_set(ERR_EXISTS,
-		    "%s has the unfinished restore of another snapshot in it; choose an empty directory, or "
-		    "use --force to write over it", od->path);
+		    "%s has the unfinished restore of another snapshot in it; choose an empty "
+		    "directory, or "
+		    "use --force to write over it",
+		    od->path);
 	rc = is_empty(od);
 	if (rc < 0)
 		return rc;
@@ -124,7 +127,8 @@ begin(struct outdir *od, bool force)
 	}
 	if (!force)
 		return err_set(ERR_EXISTS,
-		    "%s is not empty; choose another directory, or use --force to replace files in it",
+		    "%s is not empty; choose another directory, or use --force to replace files in "
+		    "it",
 		    od->path);
 	od->state = OUTDIR_USED;
 	return write_marker(od, "clearing");

@@ -104,14 +104,15 @@ set_meta_at(const struct outfile_env *env, const char *path, const struct tree_e
 	/* The owner first: the kernel drops capabilities and set-id bits when it changes. */
 	if ((env->map_owner || env->keep_owners) &&
 	    sys_fchownat(fd, base, uid, gid, AT_SYMLINK_NOFOLLOW))
-		return err_sys("cannot give %s to user %u and group %u; restore as root, or without owners",
+		return err_sys(
+		    "cannot give %s to user %u and group %u; restore as root, or without owners",
 		    path, uid, gid);
 	rc = set_xattrs(env, path, e, fd, base);
 	if (rc)
 		return rc;
 	/* With another owner these bits would give away the rights of whoever restores. */
 	if (env->map_owner || !env->keep_owners)
-		mode &= (mode_t)~(S_ISUID | S_ISGID);
+		mode &= (mode_t) ~(S_ISUID | S_ISGID);
 	if (e->type != TREE_SYMLINK && sys_fchmodat(fd, base, mode))
 		return err_sys("cannot set the mode of %s", path);
 	times[0] = (struct timespec){ .tv_sec = e->mtime_s, .tv_nsec = mtime_ns(e) };
@@ -144,7 +145,8 @@ remove_at(int fd, const char *base, const char *path)
 	if ((errno == EISDIR || errno == EPERM) && sys_unlinkat(fd, base, AT_REMOVEDIR) == 0)
 		return 0;
 	if (errno == ENOTEMPTY || errno == EEXIST)
-		return err_set(ERR_EXISTS, "a directory with files in it is in the way of %s", path);
+		return err_set(
+		    ERR_EXISTS, "a directory with files in it is in the way of %s", path);
 	return err_sys("cannot replace %s", path);
 }
 
@@ -203,8 +205,7 @@ node_type(enum tree_type type)
 }
 
 int
-outfile_make_special(
-    const struct outfile_env *env, const char *path, const struct tree_entry *e)
+outfile_make_special(const struct outfile_env *env, const char *path, const struct tree_entry *e)
 {
 	const char *base;
 	int fd, failed, rc = outdir_parent(env->dir, path, &fd, &base);
@@ -278,8 +279,8 @@ is_complete(const struct tree_entry *e, int fd, const char *base)
 	struct stat st;
 
 	return sys_fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-	    (uint64_t)st.st_size == e->content.size && st.st_mtim.tv_sec == e->mtime_s &&
-	    st.st_mtim.tv_nsec == mtime_ns(e);
+	       (uint64_t)st.st_size == e->content.size && st.st_mtim.tv_sec == e->mtime_s &&
+	       st.st_mtim.tv_nsec == mtime_ns(e);
 }
 
 int
@@ -392,14 +393,15 @@ behind_damage(struct outfile *f, const struct outfile_env *env, uint64_t pos)
 }
 
 int
-outfile_write(struct outfile *f, const struct outfile_env *env, uint64_t off, uint64_t end,
-    uint8_t *buf)
+outfile_write(
+    struct outfile *f, const struct outfile_env *env, uint64_t off, uint64_t end, uint8_t *buf)
 {
 	uint64_t size = f->entry.content.size;
 
 	end = end < size ? end : size;
 	while (off < end) {
-		size_t len = end - off < OUTFILE_BUFFER_BYTES ? (size_t)(end - off) : OUTFILE_BUFFER_BYTES;
+		size_t len =
+		    end - off < OUTFILE_BUFFER_BYTES ? (size_t)(end - off) : OUTFILE_BUFFER_BYTES;
 		uint64_t next;
 		size_t got = 0;
 		int rc = cancel_check();

@@ -43,7 +43,7 @@ struct outfile {
 	int fd;
 	atomic_bool damaged;
 	atomic_bool failed; /* a range could not be written: never to be finished */
-	atomic_uint users; /* jobs that refer to it */
+	atomic_uint users;  /* jobs that refer to it */
 };
 
 /* Copies `e`; one user.  outfile_drop() gives up a user, and frees with the last. */
@@ -56,8 +56,8 @@ void outfile_free(struct outfile *f);
 int outfile_begin(struct outfile *f, const struct outfile_env *env, bool resumed);
 /* Write what is in [off, end); `buf` has OUTFILE_BUFFER_BYTES. */
 #define OUTFILE_BUFFER_BYTES (1u << 20)
-int outfile_write(struct outfile *f, const struct outfile_env *env, uint64_t off, uint64_t end,
-    uint8_t *buf);
+int outfile_write(
+    struct outfile *f, const struct outfile_env *env, uint64_t off, uint64_t end, uint8_t *buf);
 /* All is written: set owner, attributes, mode and time. */
 int outfile_finish(struct outfile *f, const struct outfile_env *env);
 
@@ -72,7 +72,6 @@ int outfile_make_link(const struct outfile_env *env, const char *path, const cha
 int outfile_clear(const struct outfile_env *env, const char *path, const struct tree_entry *e);
 
 /* Owner, extended attributes, mode and times of what is at `path`. */
-int outfile_set_meta(
-    const struct outfile_env *env, const char *path, const struct tree_entry *e);
+int outfile_set_meta(const struct outfile_env *env, const char *path, const struct tree_entry *e);
 
 #endif

@@ -80,8 +80,8 @@ type_bits(enum tree_type type)
 static void
 set_entry(const struct world *w, const struct tree_entry *e, struct stat *st)
 {
-	uint64_t size = e->type == TREE_SYMLINK ? (e->target ? strlen(e->target) : 0)
-						: e->content.size;
+	uint64_t size =
+	    e->type == TREE_SYMLINK ? (e->target ? strlen(e->target) : 0) : e->content.size;
 
 	st->st_mode = type_bits(e->type) | (e->mode & 07777);
 	st->st_uid = w->opts.map_owner ? w->opts.uid : e->uid;

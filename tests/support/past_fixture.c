@@ -88,7 +88,9 @@ past_fixture_new(struct past_fixture *f)
 		abort();
 	memset(f->key, 7, sizeof(f->key));
 	f->cred = (struct credential){
-		.kind = KEYSLOT_KEYFILE, .data = f->key, .len = sizeof(f->key),
+		.kind = KEYSLOT_KEYFILE,
+		.data = f->key,
+		.len = sizeof(f->key),
 	};
 	f->opts = (struct repo_opts){ .url = f->repo, .cred = &f->cred, .cache_dir = f->cache };
 	past_must(repo_init(&f->opts, &init), "repo_init");

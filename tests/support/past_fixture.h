@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 struct past_fixture {
-	char dir[64];   /* everything is below it; removed at the end */
+	char dir[64]; /* everything is below it; removed at the end */
 	char repo[80];
 	char cache[80];
 	uint8_t key[KEYFILE_MIN_BYTES];

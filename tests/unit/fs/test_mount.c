@@ -49,12 +49,50 @@ static pid_t server = -1;
 
 /* A minimal access list with one named user: version 2, then tag, permissions, id. */
 static const uint8_t acl[] = {
-	2, 0, 0, 0,
-	0x01, 0, 6, 0, 0xff, 0xff, 0xff, 0xff,
-	0x02, 0, 4, 0, 0x39, 0x30, 0, 0,
-	0x04, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
-	0x10, 0, 4, 0, 0xff, 0xff, 0xff, 0xff,
-	0x20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
+	2,
+	0,
+	0,
+	0,
+	0x01,
+	0,
+	6,
+	0,
+	0xff,
+	0xff,
+	0xff,
+	0xff,
+	0x02,
+	0,
+	4,
+	0,
+	0x39,
+	0x30,
+	0,
+	0,
+	0x04,
+	0,
+	0,
+	0,
+	0xff,
+	0xff,
+	0xff,
+	0xff,
+	0x10,
+	0,
+	4,
+	0,
+	0xff,
+	0xff,
+	0xff,
+	0xff,
+	0x20,
+	0,
+	0,
+	0,
+	0xff,
+	0xff,
+	0xff,
+	0xff,
 };
 static struct tree_xattr xattrs[] = {
 	{ .name = (char *)"user.colour", .value = (uint8_t *)"blue", .len = 4 },
@@ -87,7 +125,10 @@ serve(int ready_fd)
 {
 	const struct view_opts vopts = { 0 };
 	struct mount_opts mopts = {
-		.mountpoint = point, .fsname = "/srv/va,ult", .ready = on_ready, .ctx = &ready_fd,
+		.mountpoint = point,
+		.fsname = "/srv/va,ult",
+		.ready = on_ready,
+		.ctx = &ready_fd,
 	};
 	struct repo_reader *r = past_fixture_reader(&fx);
 	struct view *v;
@@ -177,7 +218,8 @@ test_listing(void **state)
 		for (n = 0; (d = readdir(dir));) {
 			if (d->d_name[0] == '.')
 				continue;
-			assert_int_equal(fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW), 0);
+			assert_int_equal(
+			    fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW), 0);
 			assert_int_equal(st.st_ino, d->d_ino);
 			assert_int_equal(st.st_size, 6);
 			assert_int_equal(st.st_mode, S_IFREG | 0640);
@@ -210,7 +252,8 @@ test_reading(void **state)
 	fd = open_in(snap_dir, "big", O_RDONLY);
 	assert_int_not_equal(fd, -1);
 	while (got < BIG_BYTES) {
-		ssize_t n = read(fd, buf + got, BIG_BYTES - got < 100000 ? BIG_BYTES - got : 100000);
+		ssize_t n =
+		    read(fd, buf + got, BIG_BYTES - got < 100000 ? BIG_BYTES - got : 100000);
 
 		assert_true(n > 0);
 		got += (size_t)n;
@@ -448,7 +491,11 @@ test_new_and_damaged(void **state)
 	uint8_t *data = past_random(HURT_BYTES, 5), page[4096];
 	const struct past_file own[] = {
 		{ .path = "", .type = TREE_DIR, .mode = 0700 },
-		{ .path = "hurt", .type = TREE_FILE, .mode = 0600, .data = data, .len = HURT_BYTES,
+		{ .path = "hurt",
+		    .type = TREE_FILE,
+		    .mode = 0600,
+		    .data = data,
+		    .len = HURT_BYTES,
 		    .chunking = CHUNKING_PAGES },
 	};
 	const struct past_part part = { .name = "", .files = own, .nfiles = 2 };
@@ -511,18 +558,34 @@ setup(void **state)
 	past_fixture_new(&fx);
 	big = past_random(BIG_BYTES, 3);
 	files[0] = (struct past_file){ .path = "", .type = TREE_DIR, .mode = 0755 };
-	files[1] = (struct past_file){ .path = "PG_VERSION", .type = TREE_FILE, .mode = 0600,
-		.data = "15\n", .len = 3, .mtime_s = 1500000000 };
-	files[2] = (struct past_file){ .path = "big", .type = TREE_FILE, .mode = 0600, .data = big,
-		.len = BIG_BYTES, .chunking = CHUNKING_PAGES };
-	files[3] = (struct past_file){ .path = "attributed", .type = TREE_FILE, .mode = 0640,
-		.data = "x", .len = 1, .xattrs = xattrs, .nxattrs = 2 };
+	files[1] = (struct past_file){ .path = "PG_VERSION",
+		.type = TREE_FILE,
+		.mode = 0600,
+		.data = "15\n",
+		.len = 3,
+		.mtime_s = 1500000000 };
+	files[2] = (struct past_file){ .path = "big",
+		.type = TREE_FILE,
+		.mode = 0600,
+		.data = big,
+		.len = BIG_BYTES,
+		.chunking = CHUNKING_PAGES };
+	files[3] = (struct past_file){ .path = "attributed",
+		.type = TREE_FILE,
+		.mode = 0640,
+		.data = "x",
+		.len = 1,
+		.xattrs = xattrs,
+		.nxattrs = 2 };
 	files[4] = (struct past_file){ .path = "crowd", .type = TREE_DIR, .mode = 0755 };
 	files[5] = (struct past_file){ .path = "link", .type = TREE_SYMLINK, .target = "big" };
 	for (int i = 0; i < CROWD; i++) {
 		snprintf(names[i], sizeof(names[i]), "crowd/%06d", i);
-		files[part.nfiles++] = (struct past_file){ .path = names[i], .type = TREE_FILE,
-			.mode = 0640, .data = names[i] + 6, .len = 6 };
+		files[part.nfiles++] = (struct past_file){ .path = names[i],
+			.type = TREE_FILE,
+			.mode = 0640,
+			.data = names[i] + 6,
+			.len = 6 };
 	}
 	past_fixture_snapshot(&fx, NULL, T0, &part, 1, &s);
 	snapshot_release(&s);

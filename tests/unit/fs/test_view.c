@@ -35,13 +35,24 @@ static struct tree_xattr xattrs[] = {
 
 static struct past_file files[] = {
 	{ .path = "", .type = TREE_DIR, .mode = 0700, .uid = 101, .gid = 102, .mtime_s = 1000 },
-	{ .path = "PG_VERSION", .type = TREE_FILE, .mode = 0600, .data = "15\n", .len = 3,
-	    .uid = 101, .gid = 102, .mtime_s = 1500000000 },
+	{ .path = "PG_VERSION",
+	    .type = TREE_FILE,
+	    .mode = 0600,
+	    .data = "15\n",
+	    .len = 3,
+	    .uid = 101,
+	    .gid = 102,
+	    .mtime_s = 1500000000 },
 	{ .path = "empty", .type = TREE_FILE, .mode = 0640, .data = "", .len = 0 },
 	{ .path = "base", .type = TREE_DIR, .mode = 0750, .mtime_s = 2000 },
 	{ .path = "base/5", .type = TREE_DIR, .mode = 0700 },
-	{ .path = "base/5/1259", .type = TREE_FILE, .mode = 0600, .len = BIG_BYTES,
-	    .chunking = CHUNKING_PAGES, .xattrs = xattrs, .nxattrs = 2 },
+	{ .path = "base/5/1259",
+	    .type = TREE_FILE,
+	    .mode = 0600,
+	    .len = BIG_BYTES,
+	    .chunking = CHUNKING_PAGES,
+	    .xattrs = xattrs,
+	    .nxattrs = 2 },
 	{ .path = "base/5/odd", .type = TREE_FILE, .mode = 0600, .len = ODD_BYTES },
 	{ .path = "link", .type = TREE_SYMLINK, .mode = 0777, .target = "base/5/1259" },
 	{ .path = "one", .type = TREE_FILE, .mode = 0600, .data = "same", .len = 4, .hardlink = 9 },
@@ -308,7 +319,8 @@ test_xattrs(void **state)
 	assert_int_equal(walk(v, "main/snapshots/" T0_NAME "/base/5/1259", &attr), 0);
 	assert_int_equal(view_getxattr(v, attr.st.st_ino, "user.colour", NULL, 0, &len), 0);
 	assert_int_equal(len, 4);
-	assert_int_equal(view_getxattr(v, attr.st.st_ino, "user.colour", buf, sizeof(buf), &len), 0);
+	assert_int_equal(
+	    view_getxattr(v, attr.st.st_ino, "user.colour", buf, sizeof(buf), &len), 0);
 	assert_memory_equal(buf, "blue", 4);
 	assert_int_equal(view_getxattr(v, attr.st.st_ino, "user.empty", buf, sizeof(buf), &len), 0);
 	assert_int_equal(len, 0);
@@ -329,7 +341,7 @@ test_many(void **state)
 {
 	struct repo_reader *r;
 	struct past_file *many = calloc(MANY + 1, sizeof(*many));
-	char (*paths)[16] = calloc(MANY, sizeof(*paths));
+	char(*paths)[16] = calloc(MANY, sizeof(*paths));
 	struct view_attr attr, again;
 	struct view_list *l;
 	struct snapshot s;
@@ -344,12 +356,16 @@ test_many(void **state)
 	for (int i = 0; i < MANY; i++) {
 		snprintf(paths[i], sizeof(paths[i]), "f%05d", i);
 		many[i + 1] = (struct past_file){
-			.path = paths[i], .type = TREE_FILE, .mode = 0600, .data = paths[i], .len = 6,
+			.path = paths[i],
+			.type = TREE_FILE,
+			.mode = 0600,
+			.data = paths[i],
+			.len = 6,
 		};
 	}
 	past_fixture_add_source(&fx, "crowd", &crowd);
-	past_fixture_snapshot(
-	    &fx, &crowd, T0, &(struct past_part){ .name = "", .files = many, .nfiles = MANY + 1 }, 1, &s);
+	past_fixture_snapshot(&fx, &crowd, T0,
+	    &(struct past_part){ .name = "", .files = many, .nfiles = MANY + 1 }, 1, &s);
 	v = open_view(&r);
 	assert_int_equal(walk(v, "crowd/snapshots/" T0_NAME, &attr), 0);
 	dir = attr.st.st_ino;
@@ -567,7 +583,8 @@ test_faults(void **state)
 		view_close(v);
 		past_must(view_open(&v, r, &opts), "view_open after a fault");
 		past_must(walk(v, path, &attr), "walk after a fault");
-		past_must(view_read(v, attr.st.st_ino, buf, sizeof(buf), 50, &got), "read after a fault");
+		past_must(
+		    view_read(v, attr.st.st_ino, buf, sizeof(buf), 50, &got), "read after a fault");
 		assert_int_equal(got, sizeof(buf));
 		assert_memory_equal(buf, big + 50, got);
 		view_close(v);
