@@ -414,14 +414,15 @@ def test_disk_full_in_the_repository(tmp, noisy, small_disk):
     p = vault.Pastfs(tmp, repo=where + "/repo").init()
     p.run("source", "add", "main", "--pg", noisy.conninfo())
     p.backup("main")
-    before = vault.tree(p.restore("main@latest", tmp + "/before"))
+    before = vault.tree(p.restore("main@latest", tmp + "/before", "--keep-archiving"))
     noisy.sql("insert into noise select g, gen_random_bytes(1000) from generate_series(1, 50000) g")
     r = p.run("backup", "main", status=vault.NOSPACE)
     assert "space" in r.err, str(r)
     assert len(p.snapshots("main")) == 1
     p.run("check", "--read-data")
     first = p.snapshots("main")[0]["name"]
-    vault.assert_same(before, vault.tree(p.restore("main@" + first, tmp + "/after")))
+    vault.assert_same(before, vault.tree(p.restore("main@" + first, tmp + "/after",
+                                                     "--keep-archiving")))
     resize(250)
     p.backup("main")
     p.run("check", "--read-data")

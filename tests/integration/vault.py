@@ -250,7 +250,7 @@ NOT_COMPARED = ("postmaster.pid", "postmaster.opts", "pg_wal", "pg_stat", "pg_st
                 "pg_notify", "pg_subtrans", "pg_replslot", "pg_serial", "pg_snapshots",
                 "pg_dynshmem", "backup_label", "backup_manifest", "tablespace_map", "pg_tblspc",
                 "current_logfiles", "recovery.signal", "global/pg_control", "postgresql.auto.conf",
-                "pg_logical/replorigin_checkpoint")
+                "pg_logical/replorigin_checkpoint", "base/pgsql_tmp")
 
 
 def data_tree(top):
