@@ -142,13 +142,31 @@ repo_admin_key_add(struct repo_admin *a, const char *label, const struct credent
 	return rc == 1 ? err_set(ERR_EXISTS, "key slot %s is there already", name) : rc;
 }
 
+struct slot_count {
+	struct repo *repo;
+	const char *except;
+	unsigned others;
+};
+
+/* Count the slots that could still open the repository; a damaged one cannot. */
 static int
 count_slot(void *ctx, const char *name, const struct object_info *info)
 {
-	(void)name;
+	struct slot_count *c = ctx;
+	struct keyslot_info slot;
+	void *data = NULL;
+	size_t len;
+	int rc;
+
 	(void)info;
-	(*(unsigned *)ctx)++;
-	return 0;
+	if (strcmp(name, c->except) == 0)
+		return 0;
+	rc = backend_get_all(c->repo->backend, name, KEYSLOT_LEN, &data, &len);
+	if (rc == 0)
+		rc = keyslot_decode(&slot, data, len, c->repo->header.repo_id);
+	free(data);
+	c->others += rc == 0;
+	return rc == ERR_DAMAGED || rc == ERR_UNSUPPORTED || rc == ERR_NOTFOUND ? 0 : rc;
 }
 
 int
@@ -156,8 +174,8 @@ repo_admin_key_remove(struct repo_admin *a, const uint8_t slot_id[KEYSLOT_ID_LEN
 {
 	struct repo *repo = reader_repo(a->reader);
 	char name[BACKEND_NAME_MAX];
+	struct slot_count count = { .repo = repo, .except = name };
 	struct object_info info;
-	unsigned slots = 0;
 	int rc;
 
 	slot_name(name, sizeof(name), slot_id);
@@ -166,10 +184,10 @@ repo_admin_key_remove(struct repo_admin *a, const uint8_t slot_id[KEYSLOT_ID_LEN
 		return err_set(ERR_NOTFOUND,
 		    "there is no key slot %s; pastfs key list shows those there are", name + 5);
 	if (rc == 0)
-		rc = backend_list(repo->backend, "keys/", count_slot, &slots);
+		rc = backend_list(repo->backend, "keys/", count_slot, &count);
 	if (rc)
 		return rc;
-	if (slots <= 1)
+	if (count.others == 0)
 		return err_set(ERR_USAGE, "key slot %s is the last one: without it nothing could be "
 					  "read any more; add another first",
 		    name + 5);
