@@ -1186,6 +1186,24 @@ index_has_loaded(struct index *ix, const char *name)
 	return rc ? index_err(ix, rc, "look up an index object") : 1;
 }
 
+int
+index_count_loaded(struct index *ix, uint64_t *n)
+{
+	MDB_txn *txn;
+	MDB_stat st;
+	int rc = txn_begin(ix, MDB_RDONLY, &txn);
+
+	*n = 0;
+	if (rc)
+		return rc;
+	rc = mdb_stat(txn, ix->loaded, &st);
+	txn_abort(ix, txn);
+	if (rc)
+		return index_err(ix, rc, "count index objects");
+	*n = st.ms_entries;
+	return 0;
+}
+
 /* ---- sums ---- */
 
 static int

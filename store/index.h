@@ -79,6 +79,7 @@ int index_drop_packs(struct index *ix, const uint8_t (*pack_ids)[PACK_ID_LEN], s
 /* Names of index objects already loaded. */
 int index_has_loaded(struct index *ix, const char *name); /* 1 yes, 0 no */
 int index_set_loaded(struct index *ix, const char *name);
+int index_count_loaded(struct index *ix, uint64_t *n);
 
 struct index_totals {
 	uint64_t chunks, packs;

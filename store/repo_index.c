@@ -136,6 +136,41 @@ repo_index_publish(
 	return rc;
 }
 
+/* ---- sets of packs ---- */
+
+struct pack_set {
+	size_t n, cap;
+	uint8_t (*ids)[PACK_ID_LEN];
+};
+
+static int
+pack_set_add(struct pack_set *s, const uint8_t *id)
+{
+	if (s->n == s->cap) {
+		size_t cap = s->cap ? s->cap * 2 : 256;
+		uint8_t(*p)[PACK_ID_LEN] = mem_realloc(s->ids, cap * sizeof(*p));
+
+		if (!p)
+			return err_nomem();
+		s->ids = p;
+		s->cap = cap;
+	}
+	memcpy(s->ids[s->n++], id, PACK_ID_LEN);
+	return 0;
+}
+
+static int
+compare_pack_ids(const void *a, const void *b)
+{
+	return memcmp(a, b, PACK_ID_LEN);
+}
+
+static bool
+pack_set_has(const struct pack_set *s, const uint8_t *id)
+{
+	return s->n && bsearch(id, s->ids, s->n, PACK_ID_LEN, compare_pack_ids);
+}
+
 /* ---- loading ---- */
 
 struct name_list {
@@ -183,8 +218,9 @@ note_unloaded(void *ctx, const char *name, const struct object_info *info)
 	return rc == 1 ? 0 : name_list_add(l, name);
 }
 
+/* `there` (or NULL: all) are the packs to take; others that it lists are gone. */
 static int
-load_index_object(struct repo *repo, const char *name)
+load_index_object(struct repo *repo, const char *name, const struct pack_set *there)
 {
 	const struct pack_toc **tocs = NULL;
 	struct index_object o = { 0 };
@@ -201,9 +237,12 @@ load_index_object(struct repo *repo, const char *name)
 	if (rc == 0 && !(tocs = mem_calloc(o.npacks, sizeof(*tocs))))
 		rc = err_nomem();
 	if (rc == 0) {
+		size_t n = 0;
+
 		for (size_t i = 0; i < o.npacks; i++)
-			tocs[i] = &o.packs[i];
-		rc = index_add_packs(repo->index, tocs, o.npacks, true, true);
+			if (!there || pack_set_has(there, o.packs[i].pack_id))
+				tocs[n++] = &o.packs[i];
+		rc = index_add_packs(repo->index, tocs, n, true, true);
 	}
 	free(tocs);
 	index_object_release(&o);
@@ -212,22 +251,24 @@ load_index_object(struct repo *repo, const char *name)
 	return rc;
 }
 
-int
-repo_index_refresh(struct repo *repo, struct progress *progress)
+/* Load what is not loaded; *broken tells that something of it could not be read. */
+static int
+load_index_objects(struct repo *repo, const struct pack_set *there, struct progress *progress,
+    bool *broken)
 {
 	struct name_list fresh = { .repo = repo };
-	bool broken = false;
 	int rc = backend_list(repo->backend, "index/", note_unloaded, &fresh);
 
+	*broken = false;
 	if (rc == 0 && fresh.n > 0)
 		progress_total(progress, 0, fresh.n);
 	for (size_t i = 0; rc == 0 && i < fresh.n; i++) {
 		rc = cancel_check();
 		if (rc == 0)
-			rc = load_index_object(repo, fresh.names[i]);
+			rc = load_index_object(repo, fresh.names[i], there);
 		if (rc == ERR_DAMAGED) {
 			/* The packs carry the same tables; read them instead. */
-			broken = true;
+			*broken = true;
 			rc = 0;
 			continue;
 		}
@@ -237,9 +278,18 @@ repo_index_refresh(struct repo *repo, struct progress *progress)
 	}
 	if (rc == 0 && fresh.n > 0)
 		rc = index_sync(repo->index);
-	for (size_t i = 0; rc == 0 && !broken && i < fresh.n; i++)
+	for (size_t i = 0; rc == 0 && !*broken && i < fresh.n; i++)
 		rc = index_set_loaded(repo->index, fresh.names[i]);
 	name_list_release(&fresh);
+	return rc;
+}
+
+int
+repo_index_refresh(struct repo *repo, struct progress *progress)
+{
+	bool broken;
+	int rc = load_index_objects(repo, NULL, progress, &broken);
+
 	if (rc == 0 && broken)
 		rc = repo_index_reconcile(repo, progress);
 	return rc;
@@ -305,33 +355,6 @@ out:
 
 /* ---- reconciling ---- */
 
-struct pack_set {
-	size_t n, cap;
-	uint8_t (*ids)[PACK_ID_LEN];
-};
-
-static int
-pack_set_add(struct pack_set *s, const uint8_t *id)
-{
-	if (s->n == s->cap) {
-		size_t cap = s->cap ? s->cap * 2 : 256;
-		uint8_t(*p)[PACK_ID_LEN] = mem_realloc(s->ids, cap * sizeof(*p));
-
-		if (!p)
-			return err_nomem();
-		s->ids = p;
-		s->cap = cap;
-	}
-	memcpy(s->ids[s->n++], id, PACK_ID_LEN);
-	return 0;
-}
-
-static int
-compare_pack_ids(const void *a, const void *b)
-{
-	return memcmp(a, b, PACK_ID_LEN);
-}
-
 static int
 note_pack(void *ctx, const char *name, const struct object_info *info)
 {
@@ -351,10 +374,7 @@ note_gone(void *ctx, const struct index_pack *pack)
 {
 	struct gone_search *s = ctx;
 
-	if (s->there->n && bsearch(pack->pack_id, s->there->ids, s->there->n, PACK_ID_LEN,
-			       compare_pack_ids))
-		return 0;
-	return pack_set_add(&s->gone, pack->pack_id);
+	return pack_set_has(s->there, pack->pack_id) ? 0 : pack_set_add(&s->gone, pack->pack_id);
 }
 
 /* Add one pack that no index object lists.  A damaged one is left to `check`. */
@@ -378,6 +398,49 @@ add_orphan(struct repo *repo, const uint8_t *id)
 	return rc;
 }
 
+/*
+ * Build the index anew of the packs there are.  To drop the gone ones would not do: of a chunk that
+ * two packs hold the index knows one place, and that may be the one that is gone.
+ */
+static int
+reload_without_gone(struct repo *repo, const struct pack_set *there, struct progress *progress)
+{
+	bool broken; /* what no index object could tell is read from the packs afterwards */
+	int rc = index_clear(repo->index);
+
+	return rc ? rc : load_index_objects(repo, there, progress, &broken);
+}
+
+struct loaded_count {
+	struct repo *repo;
+	uint64_t n;
+};
+
+static int
+count_loaded(void *ctx, const char *name, const struct object_info *info)
+{
+	struct loaded_count *c = ctx;
+	int rc = index_has_loaded(c->repo->index, name);
+
+	(void)info;
+	if (rc == 1)
+		c->n++;
+	return rc < 0 ? rc : 0;
+}
+
+/* Whether an index object that was loaded is gone, so that its packs may be listed nowhere: 0, 1. */
+static int
+index_object_is_gone(struct repo *repo)
+{
+	struct loaded_count there = { .repo = repo };
+	uint64_t loaded;
+	int rc = index_count_loaded(repo->index, &loaded);
+
+	if (rc == 0)
+		rc = backend_list(repo->backend, "index/", count_loaded, &there);
+	return rc ? rc : there.n < loaded;
+}
+
 int
 repo_index_reconcile(struct repo *repo, struct progress *progress)
 {
@@ -391,8 +454,9 @@ repo_index_reconcile(struct repo *repo, struct progress *progress)
 		qsort(there.ids, there.n, PACK_ID_LEN, compare_pack_ids);
 	rc = index_each_pack(repo->index, note_gone, &s);
 	if (rc == 0)
-		rc = index_drop_packs(
-		    repo->index, (const uint8_t(*)[PACK_ID_LEN])s.gone.ids, s.gone.n);
+		rc = s.gone.n > 0 ? 1 : index_object_is_gone(repo);
+	if (rc == 1)
+		rc = reload_without_gone(repo, &there, progress);
 	progress_total(progress, 0, there.n);
 	for (size_t i = 0; rc == 0 && i < there.n; i++) {
 		rc = cancel_check();
@@ -412,6 +476,25 @@ note_unpublished(void *ctx, const struct index_pack *pack)
 	return pack->published ? 0 : pack_set_add(ctx, pack->pack_id);
 }
 
+/*
+ * A pack that was there when this session began can no longer be read.  What is being committed may
+ * need it, so this commit must fail; the next session must not rely on it.
+ */
+static int
+lost_orphan(struct repo *repo, const uint8_t *id, int rc)
+{
+	struct err_saved saved;
+
+	if (rc != ERR_DAMAGED && rc != ERR_NOTFOUND && rc != ERR_KEY)
+		return rc;
+	err_save(&saved, rc);
+	rc = index_drop_packs(repo->index, (const uint8_t(*)[PACK_ID_LEN])id, 1);
+	if (rc)
+		return rc;
+	err_restore(&saved);
+	return err_prefix(saved.code, "a pack of an earlier session was lost meanwhile; try again");
+}
+
 int
 repo_index_publish_orphans(struct repo *repo)
 {
@@ -424,8 +507,10 @@ repo_index_publish_orphans(struct repo *repo)
 		struct pack_toc toc;
 
 		rc = repo_read_toc(repo, set.ids[i], &toc);
-		if (rc)
+		if (rc) {
+			rc = lost_orphan(repo, set.ids[i], rc);
 			break;
+		}
 		tocs[0] = &toc;
 		rc = repo_index_publish(repo, tocs, 1, NULL);
 		pack_toc_release(&toc);
