@@ -15,6 +15,8 @@ static _Atomic uint64_t fault_calls; /* calls since arming */
 static atomic_int fault_errno;
 static atomic_bool fault_stays;
 static atomic_bool fault_hit;
+static atomic_int refused_flags; /* opens with all of these fail with refused_errno */
+static atomic_int refused_errno;
 static struct sys_hooks hooks;
 
 void
@@ -32,6 +34,13 @@ sys_fault_arm_from(uint64_t nth, int eno)
 {
 	sys_fault_arm(nth, eno);
 	atomic_store(&fault_stays, true);
+}
+
+void
+sys_fault_refuse(int flags, int eno)
+{
+	atomic_store(&refused_errno, eno);
+	atomic_store(&refused_flags, flags);
 }
 
 uint64_t
@@ -79,6 +88,18 @@ sys_fault_point(void)
 	return faulty();
 }
 
+/* True if the file system is to lack what `flags` ask for; errno is then set. */
+static bool
+refused(int flags)
+{
+	int lacking = atomic_load_explicit(&refused_flags, memory_order_relaxed);
+
+	if (lacking == 0 || (flags & lacking) != lacking)
+		return false;
+	errno = atomic_load(&refused_errno);
+	return true;
+}
+
 static void
 changed(const char *op, int fd, const char *name)
 {
@@ -91,7 +112,7 @@ sys_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
 	int fd;
 
-	if (faulty())
+	if (faulty() || refused(flags))
 		return -1;
 	do
 		fd = openat(dirfd, path, flags | O_CLOEXEC, mode);

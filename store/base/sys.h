@@ -69,6 +69,11 @@ bool sys_fault_point(void);
 void sys_fault_arm(uint64_t nth, int eno);
 /* For tests: like sys_fault_arm, and every later call fails too (a full disk stays full). */
 void sys_fault_arm_from(uint64_t nth, int eno);
+/*
+ * For tests: let every open with all of `flags` fail with `eno`, as on a file system that lacks
+ * them; 0 flags end it.
+ */
+void sys_fault_refuse(int flags, int eno);
 /* For tests: calls counted since the last arming, and whether the fault happened. */
 uint64_t sys_fault_calls(void);
 bool sys_fault_happened(void);
