@@ -352,22 +352,17 @@ test_faults(void **state)
 	source_release(&s);
 }
 
-static int
-delete_object(void *ctx, const char *name, const struct object_info *info)
-{
-	(void)info;
-	return repo_admin_delete(ctx, name);
-}
-
 static void
 test_add_faults(void **state)
 {
 	struct fixture *f = *state;
 	struct repo_reader *r = repo_admin_reader(f->other);
 	bool happened = true;
+	char sources[300];
 	uint64_t n;
 	int rc = 0;
 
+	snprintf(sources, sizeof(sources), "%s/sources", f->repo.url);
 	for (n = 1; happened && n < 2000; n++) {
 		char name[20];
 		struct source s, got;
@@ -387,8 +382,8 @@ test_add_faults(void **state)
 		assert_int_equal(source_find(r, name, false, &got), 0);
 		source_release(&got);
 		source_release(&s);
-		assert_int_equal(
-		    backend_list(repo_reader_backend(r), "sources/", delete_object, f->admin), 0);
+		/* Each time the same ground, or the listing takes more calls at every turn. */
+		fixture_rmtree(sources);
 	}
 	assert_false(happened);
 	assert_true(n > 5);
