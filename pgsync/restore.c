@@ -62,6 +62,7 @@ out:
 static int
 replace_conf(int dirfd, const char *dir, const struct bytes *text, const struct stat *st)
 {
+	const struct timespec times[2] = { st->st_mtim, st->st_mtim };
 	int fd, rc = 0;
 
 	/* What a killed run left behind. */
@@ -75,7 +76,8 @@ replace_conf(int dirfd, const char *dir, const struct bytes *text, const struct 
 	/* Only root can give a file away; anybody else writes only his own. */
 	if ((geteuid() == 0 && sys_fchownat(fd, "", st->st_uid, st->st_gid, AT_EMPTY_PATH)) ||
 	    sys_fchmodat(dirfd, TEMP_NAME, st->st_mode & 07777) ||
-	    sys_write_all(fd, text->data, text->len) || sys_fsync(fd) ||
+	    sys_write_all(fd, text->data, text->len) ||
+	    sys_utimensat(dirfd, TEMP_NAME, times, AT_SYMLINK_NOFOLLOW) || sys_fsync(fd) ||
 	    sys_renameat(dirfd, TEMP_NAME, dirfd, CONF_NAME)) {
 		rc = err_sys("write %s/" CONF_NAME, dir);
 		sys_unlinkat(dirfd, TEMP_NAME, 0);
@@ -90,7 +92,7 @@ int
 restore_stop_archiving(const char *dir)
 {
 	struct bytes text;
-	struct stat st;
+	struct stat st = { 0 };
 	int dirfd, rc;
 
 	bytes_init(&text);

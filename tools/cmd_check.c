@@ -69,7 +69,7 @@ found(void *ctx, const struct check_finding *f)
 	else if (f->what == CHECK_FILE)
 		progress_bar_print(all->bar, "damaged: file %s@%s:%s, bytes %llu to %llu: %s",
 		    or_empty(f->source), or_empty(f->snapshot), or_empty(f->path),
-		    (unsigned long long)f->off, (unsigned long long)(f->off + f->len),
+		    (unsigned long long)f->off, (unsigned long long)f->off + f->len,
 		    or_empty(f->message));
 	else
 		progress_bar_print(all->bar, "damaged: %s %s: %s", kinds[f->what], or_empty(name),

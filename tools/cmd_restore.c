@@ -20,7 +20,6 @@
 #include "tools/owner.h"
 #include "tools/progress_bar.h"
 
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -117,21 +116,22 @@ static void
 compare_owner(const struct snapshot *s)
 {
 	uint32_t uid = s->parts[0].root.uid;
-	struct passwd *here;
+	uid_t here;
 
 	for (size_t i = 0; i < s->nusers; i++) {
+		const char *name = s->users[i].name;
+
 		if (s->users[i].id != uid)
 			continue;
-		here = getpwnam(s->users[i].name);
-		if (here && here->pw_uid != uid)
+		if (owner_user(name, &here) && here != uid)
 			output_warn("the files belong to %s, who was user %u there and is %u here; "
 				    "--owner %s gives them to that user",
-			    s->users[i].name, uid, here->pw_uid, s->users[i].name);
-		else if (!here && !getpwuid(uid))
+			    name, uid, here, name);
+		else if (!owner_known(uid))
 			output_warn(
-			    "there is no user %s (%u) here; --owner USER gives the files to one "
-			    "that there is",
-			    s->users[i].name, uid);
+			    "there is no user %s (%u) here; --owner USER gives the files to "
+			    "one that there is",
+			    name, uid);
 	}
 }
 

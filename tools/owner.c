@@ -80,3 +80,24 @@ owner_parse(const char *text, uid_t *uid, gid_t *gid)
 		rc = find_group(text + n + 1, gid);
 	return rc;
 }
+
+bool
+owner_user(const char *name, uid_t *uid)
+{
+	char buffer[BUFFER_BYTES];
+	struct passwd pw, *found = NULL;
+
+	if (getpwnam_r(name, &pw, buffer, sizeof(buffer), &found) || !found)
+		return false;
+	*uid = pw.pw_uid;
+	return true;
+}
+
+bool
+owner_known(uid_t uid)
+{
+	char buffer[BUFFER_BYTES];
+	struct passwd pw, *found = NULL;
+
+	return getpwuid_r(uid, &pw, buffer, sizeof(buffer), &found) == 0 && found;
+}

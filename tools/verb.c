@@ -234,7 +234,7 @@ verb_main(const struct verb *const *verbs, int argc, char **argv)
 {
 	static char help[] = "help", version[] = "version";
 	const struct verb *verb = NULL;
-	int used, rc, flushed;
+	int used = 0, rc, flushed;
 
 	table = verbs;
 	setlocale(LC_CTYPE, "");
@@ -252,7 +252,7 @@ verb_main(const struct verb *const *verbs, int argc, char **argv)
 	rc = secret_init();
 	if (!rc)
 		rc = verb_find(verbs, argc - 1, argv + 1, &verb, &used);
-	if (!rc)
+	if (!rc && verb)
 		rc = run_verb(verb, argc - 1 - used, argv + 1 + used);
 	if (rc)
 		fflush(stdout);

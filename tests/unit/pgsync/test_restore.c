@@ -94,18 +94,22 @@ expect_off(void)
 static void
 test_append(void **state)
 {
+	const struct timespec times[2] = { { 1000000000, 5000 }, { 1000000000, 5000 } };
 	struct stat st;
 	char first[4096];
 
 	(void)state;
 	put(conf, OLD);
 	assert_int_equal(chmod(conf, 0640), 0);
+	assert_int_equal(utimensat(AT_FDCWD, conf, times, 0), 0);
 	assert_int_equal(restore_stop_archiving(dir), 0);
 	expect_off();
 	assert_memory_equal(get(), OLD "\n", sizeof(OLD));
 	assert_int_equal(stat(conf, &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0640);
 	assert_int_equal(st.st_uid, geteuid());
+	assert_int_equal(st.st_mtim.tv_sec, 1000000000);
+	assert_int_equal(st.st_mtim.tv_nsec, 5000);
 
 	/* The second time changes nothing. */
 	snprintf(first, sizeof(first), "%s", get());
