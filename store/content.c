@@ -244,25 +244,32 @@ decode_inner_columns(struct map_node *node, struct cursor *c)
 	return 0;
 }
 
+/* Check a node's head, and that its columns are all there. */
+static int
+map_node_head(const uint8_t *data, size_t len, uint8_t *depth, uint32_t *n)
+{
+	if (len < NODE_HEAD_BYTES || memcmp(data, "PFM1", 4) != 0)
+		return err_set(ERR_DAMAGED, "not a map node");
+	*depth = data[4];
+	*n = le32_load(data + 8);
+	if (*depth >= CONTENT_MAX_DEPTH || *n == 0 || *n > CONTENT_FANOUT ||
+	    len - NODE_HEAD_BYTES != *n * (size_t)(*depth ? INNER_REF_BYTES : LEAF_REF_BYTES))
+		return err_set(ERR_DAMAGED, "map node: bad head");
+	return 0;
+}
+
 int
 map_node_decode(struct map_node *node, const void *data, size_t len)
 {
-	const uint8_t *magic;
 	struct cursor c;
 	int rc;
 
 	memset(node, 0, sizeof(*node));
+	rc = map_node_head(data, len, &node->depth, &node->n);
+	if (rc)
+		return rc;
 	cursor_init(&c, data, len);
-	magic = cursor_take(&c, 4);
-	if (!magic || memcmp(magic, "PFM1", 4) != 0)
-		return err_set(ERR_DAMAGED, "not a map node");
-	node->depth = cursor_u8(&c);
-	cursor_take(&c, 3);
-	node->n = cursor_u32(&c);
-	if (c.failed || node->depth >= CONTENT_MAX_DEPTH || node->n == 0 ||
-	    node->n > CONTENT_FANOUT ||
-	    cursor_left(&c) != node->n * (size_t)(node->depth ? INNER_REF_BYTES : LEAF_REF_BYTES))
-		return err_set(ERR_DAMAGED, "map node: bad head");
+	cursor_take(&c, NODE_HEAD_BYTES);
 	rc = node->depth ? decode_inner_columns(node, &c) : decode_leaf_columns(node, &c);
 	if (rc)
 		map_node_release(node);
@@ -295,22 +302,100 @@ map_node_load(struct map_node *node, struct repo_reader *r, const struct node_re
 
 /* ---- reading ---- */
 
-/* The leaf that holds `off`: a borrowed list of chunks, and where the first begins. */
+/*
+ * A map node looked at where it lies, in its decoded chunk: a read of one page must not take a
+ * thousand references apart.
+ */
+struct node_view {
+	struct chunk *chunk;
+	const uint8_t *p;
+	uint32_t n;
+	uint8_t depth;
+};
+
+static void
+node_view_close(struct node_view *v)
+{
+	chunk_release(v->chunk);
+	v->chunk = NULL;
+}
+
+static int
+node_view_open(
+    struct node_view *v, struct repo_reader *r, const struct chunk_id *id, uint8_t depth)
+{
+	int rc = repo_reader_chunk(r, id, &v->chunk);
+
+	if (rc)
+		return rc;
+	v->p = chunk_data(v->chunk);
+	rc = map_node_head(v->p, chunk_len(v->chunk), &v->depth, &v->n);
+	if (rc == 0 && v->depth != depth)
+		rc = err_set(ERR_DAMAGED, "map node does not fit its place");
+	if (rc)
+		node_view_close(v);
+	return rc;
+}
+
+static uint64_t
+node_view_len(const struct node_view *v, uint32_t i)
+{
+	const uint8_t *columns = v->p + NODE_HEAD_BYTES;
+
+	if (v->depth)
+		return le64_load(columns + (size_t)i * 8);
+	return le32_load(columns + v->n + (size_t)i * 4);
+}
+
+/* The id of node `i` of an inner node. */
+static void
+node_view_child(const struct node_view *v, uint32_t i, struct chunk_id *id)
+{
+	memcpy(id->b, v->p + NODE_HEAD_BYTES + (size_t)v->n * 12 + (size_t)i * CHUNK_ID_LEN,
+	    CHUNK_ID_LEN);
+}
+
+/* What reading needs of chunk `i` of a leaf. */
+static void
+node_view_chunk(const struct node_view *v, uint32_t i, struct chunk_ref *ref)
+{
+	const uint8_t *columns = v->p + NODE_HEAD_BYTES;
+
+	ref->kind = (enum chunk_kind)columns[i];
+	ref->len = (uint32_t)node_view_len(v, i);
+	memcpy(ref->id.b, columns + (size_t)v->n * 9 + (size_t)i * CHUNK_ID_LEN, CHUNK_ID_LEN);
+}
+
+/* The leaf that holds an offset, and where its first chunk begins. */
 struct leaf_view {
-	const struct chunk_ref *refs;
+	const struct chunk_ref *refs; /* the inline ones, or NULL and a node */
+	struct node_view node;
 	uint32_t n;
 	uint64_t begin;
-	struct map_node node; /* what it is borrowed from, where it was loaded */
 };
+
+static void
+leaf_view_close(struct leaf_view *v)
+{
+	node_view_close(&v->node);
+}
+
+static void
+leaf_view_chunk(const struct leaf_view *v, uint32_t i, struct chunk_ref *ref)
+{
+	if (v->refs)
+		*ref = v->refs[i];
+	else
+		node_view_chunk(&v->node, i, ref);
+}
 
 /* Descend to the leaf that holds `off`, which is below the size. */
 static int
 find_leaf(struct repo_reader *r, const struct content *c, uint64_t off, struct leaf_view *v)
 {
-	const struct node_ref *refs = c->inner;
-	struct map_node upper = { 0 };
-	uint32_t n = c->nrefs;
 	uint64_t begin = 0;
+	struct chunk_id id;
+	uint32_t i = 0;
 
 	memset(v, 0, sizeof(*v));
 	if (c->depth == 0) {
@@ -318,33 +403,31 @@ find_leaf(struct repo_reader *r, const struct content *c, uint64_t off, struct l
 		v->n = c->nrefs;
 		return 0;
 	}
-	for (uint8_t depth = c->depth; depth > 0; depth--) {
-		struct map_node node;
-		uint32_t i = 0;
-		int rc;
+	while (i < c->nrefs && off - begin >= c->inner[i].len)
+		begin += c->inner[i++].len;
+	if (i == c->nrefs)
+		return err_set(ERR_DAMAGED, "file map ends too early");
+	id = c->inner[i].id;
+	for (uint8_t depth = (uint8_t)(c->depth - 1);; depth--) {
+		struct node_view node;
+		int rc = node_view_open(&node, r, &id, depth);
 
-		while (i < n && off - begin >= refs[i].len)
-			begin += refs[i++].len;
-		if (i == n) {
-			map_node_release(&upper);
-			return err_set(ERR_DAMAGED, "file map ends too early");
-		}
-		rc = map_node_load(&node, r, &refs[i], (uint8_t)(depth - 1));
-		map_node_release(&upper);
 		if (rc)
 			return rc;
-		if (depth == 1) {
+		if (depth == 0) {
 			v->node = node;
-			v->refs = node.leaf;
 			v->n = node.n;
 			v->begin = begin;
 			return 0;
 		}
-		upper = node;
-		refs = upper.inner;
-		n = upper.n;
+		for (i = 0; i < node.n && off - begin >= node_view_len(&node, i); i++)
+			begin += node_view_len(&node, i);
+		if (i < node.n)
+			node_view_child(&node, i, &id);
+		node_view_close(&node);
+		if (i == node.n)
+			return err_set(ERR_DAMAGED, "file map ends too early");
 	}
-	return err_set(ERR_DAMAGED, "file map without leaves");
 }
 
 /* Copy from one chunk: `within` bytes into it. */
@@ -359,6 +442,8 @@ read_chunk(struct repo_reader *r, const struct chunk_ref *ref, uint64_t within, 
 		memset(buf, 0, len);
 		return 0;
 	}
+	if (ref->kind != CHUNK_STORED)
+		return err_set(ERR_DAMAGED, "file map has a chunk of an unknown kind");
 	rc = repo_reader_chunk(r, &ref->id, &chunk);
 	if (rc)
 		return rc;
@@ -390,22 +475,28 @@ content_pread(struct repo_reader *r, const struct content *c, void *buf, size_t 
 		if (rc)
 			break;
 		at = v.begin;
-		for (uint32_t i = 0; i < v.n && len > 0 && rc == 0; at += v.refs[i++].len) {
+		for (uint32_t i = 0; i < v.n && len > 0 && rc == 0; i++) {
+			uint64_t chunk_bytes = v.refs ? v.refs[i].len : node_view_len(&v.node, i);
+			struct chunk_ref ref;
 			size_t n;
 
-			if (off - at >= v.refs[i].len)
+			if (off - at >= chunk_bytes) {
+				at += chunk_bytes;
 				continue;
-			n = (size_t)(v.refs[i].len - (off - at));
+			}
+			n = (size_t)(chunk_bytes - (off - at));
 			n = n < len ? n : len;
-			rc = read_chunk(r, &v.refs[i], off - at, p, n);
+			leaf_view_chunk(&v, i, &ref);
+			rc = read_chunk(r, &ref, off - at, p, n);
 			if (rc)
 				break;
 			p += n;
 			off += n;
 			len -= n;
 			*got += n;
+			at += chunk_bytes;
 		}
-		map_node_release(&v.node);
+		leaf_view_close(&v);
 		if (rc == 0 && off == before)
 			rc = err_set(ERR_DAMAGED, "file map does not cover its content");
 	}
@@ -430,10 +521,14 @@ content_prefetch(struct repo_reader *r, const struct content *c, uint64_t off, u
 		if (find_leaf(r, c, off, &v))
 			return;
 		at = v.begin;
-		for (uint32_t i = 0; i < v.n && at < end; at += v.refs[i++].len) {
-			if (at + v.refs[i].len <= off || v.refs[i].kind != CHUNK_STORED)
+		for (uint32_t i = 0; i < v.n && at < end; i++) {
+			struct chunk_ref ref;
+
+			leaf_view_chunk(&v, i, &ref);
+			at += ref.len;
+			if (at <= off || ref.kind != CHUNK_STORED)
 				continue;
-			ids[n++] = v.refs[i].id;
+			ids[n++] = ref.id;
 			if (n == sizeof(ids) / sizeof(ids[0])) {
 				repo_reader_prefetch(r, ids, n);
 				n = 0;
@@ -441,7 +536,7 @@ content_prefetch(struct repo_reader *r, const struct content *c, uint64_t off, u
 		}
 		if (n)
 			repo_reader_prefetch(r, ids, n);
-		map_node_release(&v.node);
+		leaf_view_close(&v);
 		if (at <= off)
 			return;
 		off = at;
