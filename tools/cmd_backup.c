@@ -105,7 +105,7 @@ warn(void *ctx, const char *message)
 {
 	struct run *r = ctx;
 
-	progress_bar_print(r->bar, "pastfs: warning: %s", message);
+	progress_bar_print(r->bar, stderr, "pastfs: warning: %s", message);
 }
 
 /* Take the lock, if asked so after waiting for who has it. */

@@ -62,18 +62,15 @@ static void
 found(void *ctx, const struct check_finding *f)
 {
 	struct findings *all = ctx;
-	const char *name = f->what == CHECK_CHUNK ? f->chunk : f->object;
 
 	if (all->json)
 		add_json(all->json, f);
 	else if (f->what == CHECK_FILE)
-		progress_bar_print(all->bar, "damaged: file %s@%s:%s, bytes %llu to %llu: %s",
+		progress_bar_print(all->bar, stdout, "damaged: %s@%s:%s, %llu bytes at %llu: %s",
 		    or_empty(f->source), or_empty(f->snapshot), or_empty(f->path),
-		    (unsigned long long)f->off, (unsigned long long)f->off + f->len,
-		    or_empty(f->message));
+		    (unsigned long long)f->len, (unsigned long long)f->off, or_empty(f->message));
 	else
-		progress_bar_print(all->bar, "damaged: %s %s: %s", kinds[f->what], or_empty(name),
-		    or_empty(f->message));
+		progress_bar_print(all->bar, stdout, "damaged: %s", or_empty(f->message));
 }
 
 static int

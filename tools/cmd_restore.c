@@ -54,7 +54,7 @@ damaged(void *ctx, const char *path, const char *message)
 {
 	struct restoring *r = ctx;
 
-	progress_bar_print(r->bar, "pastfs: damaged: %s: %s", path, message);
+	progress_bar_print(r->bar, stderr, "pastfs: damaged: %s: %s", path, message);
 }
 
 static void
@@ -62,7 +62,7 @@ warn(void *ctx, const char *path, const char *message)
 {
 	struct restoring *r = ctx;
 
-	progress_bar_print(r->bar, "pastfs: warning: %s: %s", path, message);
+	progress_bar_print(r->bar, stderr, "pastfs: warning: %s: %s", path, message);
 }
 
 static int

@@ -254,7 +254,7 @@ progress_bar_stop(struct progress_bar *b)
 }
 
 void
-progress_bar_print(struct progress_bar *b, const char *fmt, ...)
+progress_bar_print(struct progress_bar *b, FILE *to, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -262,8 +262,9 @@ progress_bar_print(struct progress_bar *b, const char *fmt, ...)
 	if (b->running && b->terminal)
 		fputs(CLEAR_LINE, stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vfprintf(to, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	fputc('\n', to);
+	fflush(to);
 	pthread_mutex_unlock(&b->lock);
 }

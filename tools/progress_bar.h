@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct progress;
 struct progress_bar;
@@ -40,8 +41,8 @@ int progress_bar_start(struct progress_bar **out, struct progress *p, bool quiet
 /* Wipe the bar and end its thread; NULL is allowed. */
 void progress_bar_stop(struct progress_bar *bar);
 
-/* Print a line on standard error; the bar comes back below it. */
-void progress_bar_print(struct progress_bar *bar, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+/* Print a line on `to`, standard output or error; the bar comes back below it. */
+void progress_bar_print(struct progress_bar *bar, FILE *to, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif
