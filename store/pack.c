@@ -488,7 +488,7 @@ pack_toc_decode(struct pack_toc *toc, struct cursor *in)
 
 	toc->nentries = 0;
 	toc->entries = NULL;
-	if (n > PACK_MAX_CHUNKS || n > cursor_left(in) / TOC_ENTRY_BYTES)
+	if (in->failed || n > PACK_MAX_CHUNKS || n > cursor_left(in) / TOC_ENTRY_BYTES)
 		return err_set(ERR_DAMAGED, "table of contents: impossible number of chunks");
 	toc->entries = mem_calloc(n, sizeof(*toc->entries));
 	if (!toc->entries)

@@ -436,6 +436,10 @@ test_toc_is_bounded(void **state)
 	cursor_init(&c, raw, sizeof(raw));
 	assert_int_equal(pack_toc_decode(&toc, &c), ERR_DAMAGED);
 	le32_store(raw, 0);
+	for (size_t n = 0; n < sizeof(raw); n++) {
+		cursor_init(&c, raw, n);
+		assert_int_equal(pack_toc_decode(&toc, &c), ERR_DAMAGED);
+	}
 	cursor_init(&c, raw, sizeof(raw));
 	assert_int_equal(pack_toc_decode(&toc, &c), 0);
 	pack_toc_release(&toc);
