@@ -596,6 +596,24 @@ make_root(const char *root)
 	return rc;
 }
 
+/*
+ * Sync the directory that holds the root, which somebody may have made a moment ago.  Who may not
+ * read it cannot; then its maker's care has to do.
+ */
+static int
+settle_root(const struct local *l)
+{
+	int fd = sys_openat(l->dir.fd, "..", O_RDONLY | O_DIRECTORY, 0);
+	int rc = 0;
+
+	if (fd == -1 && errno == EACCES)
+		return 0;
+	if (fd == -1 || sys_fsync(fd))
+		rc = err_sys("cannot sync the directory above %s", l->dir.root);
+	sys_close(&fd);
+	return rc;
+}
+
 /* Open the root directory: as it is, or made, or found empty. */
 static int
 open_root(struct local *l, bool create_it)
@@ -625,7 +643,7 @@ open_root(struct local *l, bool create_it)
 		return err_set(ERR_EXISTS,
 		    "the directory %s is not empty: choose one that is empty or not there yet",
 		    l->dir.root);
-	return rc < 0 ? rc : 0;
+	return rc < 0 ? rc : settle_root(l);
 }
 
 int

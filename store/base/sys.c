@@ -117,7 +117,7 @@ sys_openat(int dirfd, const char *path, int flags, mode_t mode)
 	do
 		fd = openat(dirfd, path, flags | O_CLOEXEC, mode);
 	while (fd == -1 && errno == EINTR);
-	if (fd != -1 && (flags & (O_CREAT | O_TRUNC)))
+	if (fd != -1 && ((flags & (O_CREAT | O_TRUNC)) || (flags & O_TMPFILE) == O_TMPFILE))
 		changed("open", fd, path);
 	return fd;
 }
