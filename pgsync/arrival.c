@@ -55,8 +55,9 @@ note_entry(void *ctx, const char *path, const struct tree_entry *e)
 		a->list = list;
 		a->cap = cap;
 	}
-	a->list[a->n++] = (struct arrived){ .hash = hash_path(path), .size = e->content.size,
-		.crc32c = e->content.crc32c };
+	a->list[a->n++] = (struct arrived){
+		.hash = hash_path(path), .size = e->content.size, .crc32c = e->content.crc32c
+	};
 	return 0;
 }
 
@@ -87,23 +88,26 @@ compare_file(void *ctx, const struct manifest_file *file)
 	found = a->n ? bsearch(&key, a->list, a->n, sizeof(key), by_hash) : NULL;
 	if (!found)
 		return err_set(ERR_DAMAGED,
-		    "the server's manifest lists %s, which did not arrive; take the backup again", path);
+		    "the server's manifest lists %s, which did not arrive; take the backup again",
+		    path);
 	found->listed = true;
 	if (found->size != file->size)
 		return err_set(ERR_DAMAGED,
-		    "%s arrived with %llu bytes, the server's manifest says %llu; take the backup again",
+		    "%s arrived with %llu bytes, the server's manifest says %llu; take the backup "
+		    "again",
 		    path, (unsigned long long)found->size, (unsigned long long)file->size);
 	if (file->checksum == MANIFEST_CHECKSUM_CRC32C && found->crc32c != file->crc32c)
 		return err_set(ERR_DAMAGED,
-		    "%s arrived with checksum %08x, the server's manifest says %08x: it was damaged on "
+		    "%s arrived with checksum %08x, the server's manifest says %08x: it was "
+		    "damaged on "
 		    "the way; take the backup again",
 		    path, found->crc32c, file->crc32c);
 	return 0;
 }
 
 int
-arrival_compare(struct tree_builder *tree, const struct confset *config, const void *manifest,
-    size_t len)
+arrival_compare(
+    struct tree_builder *tree, const struct confset *config, const void *manifest, size_t len)
 {
 	struct arrivals a = { .config = config };
 	const struct manifest_reader reader = { .file = compare_file, .ctx = &a };
@@ -118,7 +122,8 @@ arrival_compare(struct tree_builder *tree, const struct confset *config, const v
 		extra += !a.list[i].listed;
 	if (rc == 0 && extra > 0)
 		rc = err_set(ERR_DAMAGED,
-		    "%zu files arrived that the server's manifest does not list; take the backup again",
+		    "%zu files arrived that the server's manifest does not list; take the backup "
+		    "again",
 		    extra);
 	free(a.list);
 	return rc;

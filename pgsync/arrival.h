@@ -20,8 +20,8 @@ struct confset;
  * below pg_wal/.  Files of `config` (or NULL) are our own and are not compared.  Errors:
  * ERR_DAMAGED (the message names the first file that differs), manifest_read()'s.
  */
-int arrival_compare(struct tree_builder *tree, const struct confset *config,
-    const void *manifest, size_t len);
+int arrival_compare(
+    struct tree_builder *tree, const struct confset *config, const void *manifest, size_t len);
 
 /* Decode a whole page from hexadecimal text; shorter text leaves zeros.  0, or -1: not hexadecimal
  * or too long. */

@@ -37,10 +37,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SILENCE_MS       120000
-#define SLICE_MS         500
-#define KEEP_MAX         (64u << 10) /* of the small files that are looked into */
-#define TABLESPACES_MAX  100000
+#define SILENCE_MS        120000
+#define SLICE_MS          500
+#define KEEP_MAX          (64u << 10) /* of the small files that are looked into */
+#define TABLESPACES_MAX   100000
 #define NAME_BUFFER_BYTES 65536
 
 /* An archive of the answer, in the order of the list; oid 0 is the data directory. */
@@ -122,7 +122,8 @@ is_tablespace_link(const char *path)
 {
 	uint32_t oid;
 
-	return strncmp(path, "pg_tblspc/", 10) == 0 && pgfiles_oid(path + 10, strlen(path + 10), &oid);
+	return strncmp(path, "pg_tblspc/", 10) == 0 &&
+	       pgfiles_oid(path + 10, strlen(path + 10), &oid);
 }
 
 static int
@@ -130,14 +131,15 @@ member_begin(void *ctx, const struct basetar_member *m)
 {
 	struct replication *rp = ctx;
 	char path[sizeof(rp->prefix) + BASETAR_PATH_MAX + 1];
-	struct filefeed_file file = { .path = path, .size = m->size, .mode = m->mode,
-		.mtime_s = m->mtime_s };
+	struct filefeed_file file = {
+		.path = path, .size = m->size, .mode = m->mode, .mtime_s = m->mtime_s
+	};
 	bool base = rp->prefix[0] == '\0';
 
 	snprintf(path, sizeof(path), "%s%s", rp->prefix, m->path);
 	rp->keep = NULL;
 	rp->skip = m->path[0] == '\0' || (rp->config && confset_has(rp->config, path)) ||
-	    (base && (strcmp(path, "tablespace_map") == 0 || is_tablespace_link(path)));
+		   (base && (strcmp(path, "tablespace_map") == 0 || is_tablespace_link(path)));
 	rp->has_config = rp->has_config || strcmp(path, "postgresql.conf") == 0;
 	if (rp->skip)
 		return 0;
@@ -215,8 +217,12 @@ forward_warning(void *ctx, const char *message)
 static int
 add_config(struct replication *rp)
 {
-	struct confsql_opts opts = { .sql = rp->sql, .uid = rp->uid, .gid = rp->gid,
-		.dir_mode = rp->dir_mode, .warn = forward_warning, .ctx = rp->job };
+	struct confsql_opts opts = { .sql = rp->sql,
+		.uid = rp->uid,
+		.gid = rp->gid,
+		.dir_mode = rp->dir_mode,
+		.warn = forward_warning,
+		.ctx = rp->job };
 	int rc;
 
 	if (!rp->sql)
@@ -230,8 +236,9 @@ add_config(struct replication *rp)
 
 		fsmeta_entry(&e, &f->st);
 		e.has_identity = false;
-		rc = f->is_dir ? tree_builder_add(rp->job->tree, f->path, &e)
-		               : backup_job_add_text(rp->job, rp->lane, f->path, f->data, f->len, &e);
+		rc = f->is_dir
+			 ? tree_builder_add(rp->job->tree, f->path, &e)
+			 : backup_job_add_text(rp->job, rp->lane, f->path, f->data, f->len, &e);
 	}
 	return rc;
 }
@@ -290,8 +297,10 @@ next_archive(struct replication *rp, const uint8_t *data, size_t len)
 	for (size_t i = 0; i < rp->narchives; i++)
 		if (rp->archives[i].oid == oid)
 			return open_archive(rp, oid);
-	return err_set(ERR_DAMAGED, "the server sent an archive of tablespace %u, which is not in its "
-	    "list", oid);
+	return err_set(ERR_DAMAGED,
+	    "the server sent an archive of tablespace %u, which is not in its "
+	    "list",
+	    oid);
 }
 
 /* One message of the stream of a server from 15 on. */
@@ -310,8 +319,8 @@ take_typed(struct replication *rp, const uint8_t *data, size_t len)
 	case 'p':
 		return 0; /* how far it is: we count ourselves */
 	default:
-		return err_set(
-		    ERR_DAMAGED, "the server sent a backup message of unknown kind 0x%02x", data[0]);
+		return err_set(ERR_DAMAGED,
+		    "the server sent a backup message of unknown kind 0x%02x", data[0]);
 	}
 }
 
@@ -337,7 +346,8 @@ read_stream(
 			heard = now_ms();
 		} else if (now_ms() - heard > SILENCE_MS) {
 			rc = err_set(ERR_FAIL,
-			    "PostgreSQL at %s sent nothing of the backup for %d s; check the server and the "
+			    "PostgreSQL at %s sent nothing of the backup for %d s; check the "
+			    "server and the "
 			    "network",
 			    pgconn_where(rp->conn), SILENCE_MS / 1000);
 		}
@@ -396,8 +406,8 @@ send_command(struct replication *rp)
 {
 	const struct pg_backup_opts *opts = rp->job->opts;
 	bool old = pgconn_version(rp->conn) < 150000;
-	char *label = pgconn_literal(
-	    rp->conn, opts->label && opts->label[0] ? opts->label : "pastfs");
+	char *label =
+	    pgconn_literal(rp->conn, opts->label && opts->label[0] ? opts->label : "pastfs");
 	char command[2048];
 	int n, rc;
 
@@ -410,7 +420,8 @@ send_command(struct replication *rp)
 		    label, opts->spread_checkpoint ? "" : "FAST");
 	else
 		n = snprintf(command, sizeof(command),
-		    "BASE_BACKUP (LABEL %s, PROGRESS, CHECKPOINT '%s', WAIT false, TABLESPACE_MAP true, "
+		    "BASE_BACKUP (LABEL %s, PROGRESS, CHECKPOINT '%s', WAIT false, TABLESPACE_MAP "
+		    "true, "
 		    "VERIFY_CHECKSUMS false, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C')",
 		    label, opts->spread_checkpoint ? "spread" : "fast");
 	free(label);
@@ -585,14 +596,15 @@ check_control(struct replication *rp)
 	if (control.system_identifier != pg->system_identifier ||
 	    control.wal_segment_bytes != pg->wal_segment_bytes ||
 	    (control.data_checksum_version != 0) != pg->data_checksums)
-		return err_set(ERR_DAMAGED,
-		    "global/pg_control as the server sent it contradicts what the server says of itself");
+		return err_set(ERR_DAMAGED, "global/pg_control as the server sent it contradicts "
+					    "what the server says of itself");
 	if (control.block_bytes != PGPAGE_BYTES || control.segment_blocks != PGPAGE_SEGMENT_BLOCKS)
 		return err_set(ERR_UNSUPPORTED,
-		    "PostgreSQL at %s was built with blocks of %u bytes and segments of %u blocks; only "
+		    "PostgreSQL at %s was built with blocks of %u bytes and segments of %u blocks; "
+		    "only "
 		    "%u and %u are supported",
-		    pgconn_where(rp->conn), control.block_bytes, control.segment_blocks, PGPAGE_BYTES,
-		    PGPAGE_SEGMENT_BLOCKS);
+		    pgconn_where(rp->conn), control.block_bytes, control.segment_blocks,
+		    PGPAGE_BYTES, PGPAGE_SEGMENT_BLOCKS);
 	return 0;
 }
 
@@ -642,7 +654,9 @@ open_all(struct replication *rp)
 	struct pg_part *pg = rp->job->pg;
 	const char *conninfo = rp->job->opts->source->conninfo;
 	struct walfetch_opts wal = { .conninfo = conninfo,
-		.system_identifier = pg->system_identifier, .uid = rp->uid, .gid = rp->gid };
+		.system_identifier = pg->system_identifier,
+		.uid = rp->uid,
+		.gid = rp->gid };
 	int rc;
 
 	rc = lane_new(&rp->lane, rp->job->w);
@@ -665,8 +679,9 @@ begin_backup(struct replication *rp)
 {
 	struct pg_part *pg = rp->job->pg;
 	struct walfetch_range range = { .segment_bytes = pg->wal_segment_bytes };
-	struct filefeed_opts feed = { .window = BACKUP_REPLICATION_WINDOW, .uid = rp->uid,
-		.gid = rp->gid };
+	struct filefeed_opts feed = {
+		.window = BACKUP_REPLICATION_WINDOW, .uid = rp->uid, .gid = rp->gid
+	};
 	int rc;
 
 	progress_phase(rp->job->opts->progress, "waiting for the checkpoint");
@@ -727,7 +742,8 @@ verify(struct replication *rp)
 	if (rc == 0)
 		rc = read_label(rp);
 	if (rc == 0)
-		rc = arrival_compare(rp->job->tree, rp->config, rp->manifest.data, rp->manifest.len);
+		rc =
+		    arrival_compare(rp->job->tree, rp->config, rp->manifest.data, rp->manifest.len);
 	if (rc == 0)
 		rc = judge_suspects(rp);
 	return rc;

@@ -19,8 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 512
-#define NAME_LEN 100
+#define BLOCK      512
+#define NAME_LEN   100
 #define PREFIX_LEN 155
 
 struct basetar {
@@ -188,8 +188,10 @@ take_header(struct basetar *t)
 		return err_set(ERR_DAMAGED, "the server's archive has a member named \"%s\"", path);
 	memcpy(target, b + 157, BASETAR_TARGET_MAX);
 	target[BASETAR_TARGET_MAX] = 0;
-	if (!number(b + 100, 8, &mode) || !number(b + 124, 12, &m.size) || !number(b + 136, 12, &mtime))
-		return err_set(ERR_DAMAGED, "the server's archive has a malformed number: %s", path);
+	if (!number(b + 100, 8, &mode) || !number(b + 124, 12, &m.size) ||
+	    !number(b + 136, 12, &mtime))
+		return err_set(
+		    ERR_DAMAGED, "the server's archive has a malformed number: %s", path);
 	if (m.type != BASETAR_FILE)
 		m.size = 0;
 	m.mode = (uint32_t)mode & 07777;
@@ -256,7 +258,7 @@ basetar_finish(struct basetar *t)
 	if (t->failure.code)
 		return err_restore(&t->failure);
 	if (t->in_member || t->padding > 0 || t->have > 0)
-		return err_set(ERR_DAMAGED,
-		    "the server's archive ends in the middle; the connection or the server broke off");
+		return err_set(ERR_DAMAGED, "the server's archive ends in the middle; the "
+					    "connection or the server broke off");
 	return 0;
 }

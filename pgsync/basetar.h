@@ -24,7 +24,7 @@ enum basetar_type {
 
 struct basetar_member {
 	enum basetar_type type;
-	const char *path;   /* relative, checked: no empty, "." or ".." part; "" is the root itself */
+	const char *path; /* relative, checked: no empty, "." or ".." part; "" is the root itself */
 	const char *target; /* BASETAR_SYMLINK, else "" */
 	uint64_t size;      /* BASETAR_FILE */
 	uint32_t mode;      /* 07777 */

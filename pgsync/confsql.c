@@ -96,8 +96,8 @@ sql_read(void *ctx, const char *path, struct stat *st, uint8_t **data, size_t *l
 		return 1;
 	}
 	snprintf(max, sizeof(max), "%u", PGCONF_FILE_MAX);
-	rc = pgconn_query(o->sql, &r,
-	    "SELECT encode(pg_read_binary_file($1, 0, $2::bigint), 'hex')", 2, params);
+	rc = pgconn_query(
+	    o->sql, &r, "SELECT encode(pg_read_binary_file($1, 0, $2::bigint), 'hex')", 2, params);
 	hex = rc == 0 ? pgresult_text(r, 0, 0) : NULL;
 	if (rc == 0 && !hex)
 		rc = err_set(ERR_FAIL, "PostgreSQL sent no content");
@@ -179,9 +179,9 @@ confsql_collect(struct confset **out, const struct confsql_opts *opts)
 	}
 	/* One question tells whether the role may ask for files at all. */
 	if (sql_stat(&own, set.pgdata, true, &st))
-		rc = err_set(ERR_DENIED,
-		    "the role may not read server files by SQL; GRANT pg_read_server_files and EXECUTE on "
-		    "pg_stat_file, pg_read_binary_file and pg_ls_dir to it");
+		rc = err_set(ERR_DENIED, "the role may not read server files by SQL; GRANT "
+					 "pg_read_server_files and EXECUTE on "
+					 "pg_stat_file, pg_read_binary_file and pg_ls_dir to it");
 	else
 		rc = confset_collect(out, &set);
 out:

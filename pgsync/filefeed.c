@@ -40,7 +40,7 @@ struct file {
 	int64_t mtime_s;
 	bool has_prev;
 	struct content prev;
-	size_t nunits, left; /* `left` by the lock: units not done */
+	size_t nunits, left;         /* `left` by the lock: units not done */
 	struct content_part **parts; /* when there is more than one unit */
 };
 
@@ -314,7 +314,8 @@ filefeed_data(struct filefeed *ff, const void *data, size_t len)
 		left = unit_end(ff) - ff->off;
 		if (!ff->filling)
 			rc = get_piece(ff,
-			    left < FILEFEED_PIECE_BYTES ? (size_t)left : FILEFEED_PIECE_BYTES, &ff->filling);
+			    left < FILEFEED_PIECE_BYTES ? (size_t)left : FILEFEED_PIECE_BYTES,
+			    &ff->filling);
 		if (rc)
 			return rc;
 		n = ff->filling->cap - ff->filling->len;
@@ -381,8 +382,8 @@ next_piece(struct filefeed *ff, struct unit *u, struct piece **out)
 }
 
 static int
-suspect(struct filefeed *ff, const struct file *f, uint64_t off, uint32_t block,
-    const uint8_t *page)
+suspect(
+    struct filefeed *ff, const struct file *f, uint64_t off, uint32_t block, const uint8_t *page)
 {
 	struct filefeed_suspect s = {
 		.off = off,
@@ -480,8 +481,8 @@ store_whole(struct filefeed *ff, struct lane *lane, struct unit *u)
 	struct content content = { 0 };
 	int rc;
 
-	rc = content_writer_new(&cw, lane, is_main(f) ? CHUNKING_PAGES : CHUNKING_CDC,
-	    f->has_prev ? &f->prev : NULL);
+	rc = content_writer_new(
+	    &cw, lane, is_main(f) ? CHUNKING_PAGES : CHUNKING_CDC, f->has_prev ? &f->prev : NULL);
 	if (rc == 0)
 		rc = write_pieces(ff, u, cw);
 	if (rc == 0)

@@ -35,8 +35,7 @@ struct filefeed_opts {
 };
 
 /* Starts job->threads workers, each with a lane. */
-int filefeed_new(
-    struct filefeed **out, struct backup_job *job, const struct filefeed_opts *opts);
+int filefeed_new(struct filefeed **out, struct backup_job *job, const struct filefeed_opts *opts);
 /* Stops the workers, wherever they are; NULL is allowed. */
 void filefeed_free(struct filefeed *ff);
 

@@ -338,7 +338,8 @@ take_wal_range(struct reading *rd, const struct json_value *v)
 	uint64_t timeline;
 
 	if (!json_uint(json_member(v, "Timeline"), &timeline) || timeline > UINT32_MAX || !start ||
-	    !end || pgconn_lsn_parse(start, &range.start_lsn) || pgconn_lsn_parse(end, &range.end_lsn))
+	    !end || pgconn_lsn_parse(start, &range.start_lsn) ||
+	    pgconn_lsn_parse(end, &range.end_lsn))
 		return malformed(rd, "a WAL range is wrong");
 	range.timeline = (uint32_t)timeline;
 	return rd->reader->wal_range ? rd->reader->wal_range(rd->reader->ctx, &range) : 0;
@@ -478,8 +479,8 @@ verify_checksum(struct reading *rd)
 }
 
 int
-manifest_read(const void *text, size_t len, const struct manifest_reader *reader,
-    struct manifest_info *info)
+manifest_read(
+    const void *text, size_t len, const struct manifest_reader *reader, struct manifest_info *info)
 {
 	struct reading rd = { .text = text, .len = len, .reader = reader };
 	int rc;

@@ -22,7 +22,7 @@ struct tree_builder;
 #define MANIFEST_BYTES_MAX (1u << 30) /* a longer one is refused */
 
 struct manifest_opts {
-	uint32_t server_version;     /* PG_VERSION_NUM: decides the version of the manifest */
+	uint32_t server_version; /* PG_VERSION_NUM: decides the version of the manifest */
 	uint64_t system_identifier;
 	uint32_t timeline;
 	uint64_t start_lsn, stop_lsn;
@@ -50,7 +50,7 @@ struct manifest_file {
 	const char *path; /* relative; may hold bytes that are not UTF-8 */
 	uint64_t size;
 	enum manifest_checksum checksum;
-	uint32_t crc32c;  /* MANIFEST_CHECKSUM_CRC32C */
+	uint32_t crc32c; /* MANIFEST_CHECKSUM_CRC32C */
 };
 
 struct manifest_wal_range {
@@ -59,7 +59,7 @@ struct manifest_wal_range {
 };
 
 struct manifest_reader {
-	int (*file)(void *ctx, const struct manifest_file *file);           /* may be NULL */
+	int (*file)(void *ctx, const struct manifest_file *file);            /* may be NULL */
 	int (*wal_range)(void *ctx, const struct manifest_wal_range *range); /* may be NULL */
 	void *ctx;
 };
@@ -77,7 +77,7 @@ struct manifest_info {
  * Errors: ERR_DAMAGED (malformed, or its checksum is wrong), ERR_UNSUPPORTED (a version other than
  * 1 and 2), ERR_NOMEM.
  */
-int manifest_read(const void *text, size_t len, const struct manifest_reader *reader,
-    struct manifest_info *info);
+int manifest_read(
+    const void *text, size_t len, const struct manifest_reader *reader, struct manifest_info *info);
 
 #endif

@@ -76,7 +76,8 @@ predecessor_find(struct predecessor *p, const char *path, const struct tree_entr
 		return rc;
 	if (rc)
 		backup_job_warn(p->job,
-		    "directory %s of the previous snapshot cannot be read, so its files are not compared "
+		    "directory %s of the previous snapshot cannot be read, so its files are not "
+		    "compared "
 		    "with it: %s",
 		    dir, err_msg());
 	if (p->dir)

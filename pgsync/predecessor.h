@@ -19,7 +19,6 @@ void predecessor_free(struct predecessor *p);
  * is kept.  A directory that cannot be read is told as a warning and counts as empty, because a
  * damaged predecessor should cost time and not the backup.  Errors: ERR_NOMEM, ERR_CANCELLED.
  */
-int predecessor_find(
-    struct predecessor *p, const char *path, const struct tree_entry **out);
+int predecessor_find(struct predecessor *p, const char *path, const struct tree_entry **out);
 
 #endif

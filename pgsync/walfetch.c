@@ -22,12 +22,12 @@
 #include <string.h>
 #include <time.h>
 
-#define SILENCE_MS   60000
-#define STATUS_MS    10000
-#define SLICE_MS     50
-#define GOODBYE_MS   2000
-#define HISTORY_MAX  (1u << 20)
-#define NO_TARGET    UINT64_MAX
+#define SILENCE_MS  60000
+#define STATUS_MS   10000
+#define SLICE_MS    50
+#define GOODBYE_MS  2000
+#define HISTORY_MAX (1u << 20)
+#define NO_TARGET   UINT64_MAX
 
 struct walfetch {
 	struct pgconn *conn;
@@ -77,7 +77,8 @@ identify(struct walfetch *wf, uint64_t expected)
 	wf->timeline = (uint32_t)timeline;
 	if (expected && expected != wf->system_identifier)
 		return err_set(ERR_USAGE,
-		    "PostgreSQL at %s has system identifier %llu, this source is %llu: it is another "
+		    "PostgreSQL at %s has system identifier %llu, this source is %llu: it is "
+		    "another "
 		    "cluster; correct the connection string, or add a source of its own",
 		    pgconn_where(wf->conn), (unsigned long long)wf->system_identifier,
 		    (unsigned long long)expected);
@@ -120,10 +121,11 @@ make_slot(struct walfetch *wf)
 	if (rc == 0)
 		return 0;
 	if (strcmp(pgconn_sqlstate(wf->conn), "53400") == 0)
-		return err_set(rc, "%s; raise max_replication_slots or drop a slot nobody uses",
-		    err_msg());
+		return err_set(
+		    rc, "%s; raise max_replication_slots or drop a slot nobody uses", err_msg());
 	if (strcmp(pgconn_sqlstate(wf->conn), "42501") == 0)
-		return err_set(rc, "%s; give the role the right: ALTER ROLE … REPLICATION", err_msg());
+		return err_set(
+		    rc, "%s; give the role the right: ALTER ROLE … REPLICATION", err_msg());
 	return err_prefix(rc, "make a temporary replication slot");
 }
 
@@ -222,10 +224,12 @@ silent(struct walfetch *wf, const char *what)
 	uint64_t stop = atomic_load(&wf->target);
 
 	return err_set(ERR_FAIL,
-	    "PostgreSQL at %s sent %s for %lld s: its WAL is here up to %s%s%s; check the server and "
+	    "PostgreSQL at %s sent %s for %lld s: its WAL is here up to %s%s%s; check the server "
+	    "and "
 	    "the network, and take the backup again",
 	    pgconn_where(wf->conn), what, (long long)(wf->silence_ms / 1000),
-	    walmsg_lsn_text(at, walsink_lsn(wf->sink)), stop == NO_TARGET ? "" : " but is needed up to ",
+	    walmsg_lsn_text(at, walsink_lsn(wf->sink)),
+	    stop == NO_TARGET ? "" : " but is needed up to ",
 	    stop == NO_TARGET ? "" : walmsg_lsn_text(target, stop));
 }
 
@@ -350,7 +354,8 @@ begin_stream(struct walfetch *wf)
 	if (rc < 0)
 		return err_prefix(rc, "start the WAL stream");
 	if (rc != PGCONN_COPY_BOTH)
-		return err_set(ERR_FAIL, "PostgreSQL at %s did not start a WAL stream on timeline %u",
+		return err_set(ERR_FAIL,
+		    "PostgreSQL at %s did not start a WAL stream on timeline %u",
 		    pgconn_where(wf->conn), wf->stream_timeline);
 	return 0;
 }

@@ -65,8 +65,8 @@ walmsg_decode(struct walmsg *m, const void *message, size_t len)
 		return 0;
 	}
 	if (p[0] != 'w')
-		return err_set(
-		    ERR_DAMAGED, "the server sent a replication message of unknown kind 0x%02x", p[0]);
+		return err_set(ERR_DAMAGED,
+		    "the server sent a replication message of unknown kind 0x%02x", p[0]);
 	if (len < DATA_HEADER || len - DATA_HEADER > WALMSG_DATA_MAX)
 		return err_set(ERR_DAMAGED, "the server sent a WAL message of %zu bytes", len);
 	m->kind = WALMSG_DATA;
@@ -106,8 +106,8 @@ check_long_header(const uint8_t *p, const char *at, const struct walmsg_expect *
 		    "WAL at %s belongs to system identifier %llu, the server is %llu", at,
 		    (unsigned long long)sysid, (unsigned long long)expect->system_identifier);
 	if (segment != expect->segment_bytes)
-		return err_set(ERR_DAMAGED, "WAL at %s says segments of %u bytes, the server %u", at,
-		    segment, expect->segment_bytes);
+		return err_set(ERR_DAMAGED, "WAL at %s says segments of %u bytes, the server %u",
+		    at, segment, expect->segment_bytes);
 	if (page != WAL_PAGE_BYTES)
 		return err_set(ERR_UNSUPPORTED,
 		    "WAL at %s has pages of %u bytes; only servers with %d are supported", at, page,
@@ -116,8 +116,7 @@ check_long_header(const uint8_t *p, const char *at, const struct walmsg_expect *
 }
 
 int
-walmsg_check_page(
-    const void *page, size_t len, uint64_t lsn, const struct walmsg_expect *expect)
+walmsg_check_page(const void *page, size_t len, uint64_t lsn, const struct walmsg_expect *expect)
 {
 	bool first = lsn % expect->segment_bytes == 0;
 	char at[WAL_LSN_TEXT_MAX];
@@ -130,14 +129,16 @@ walmsg_check_page(
 		if (magics[i].major == major)
 			magic = magics[i].magic;
 	if (magic == 0)
-		return err_set(ERR_UNSUPPORTED, "the WAL of PostgreSQL %u is not known here", major);
+		return err_set(
+		    ERR_UNSUPPORTED, "the WAL of PostgreSQL %u is not known here", major);
 	if (len < (first ? (size_t)WAL_PAGE_LONG_HEADER : (size_t)WAL_PAGE_SHORT_HEADER))
 		return err_set(ERR_DAMAGED, "the WAL page at %s is cut short", at);
 	flags = le16_load(p + 2);
 	timeline = le32_load(p + 4);
 	if (le16_load(p) != magic)
-		return err_set(ERR_DAMAGED, "the WAL page at %s has magic %04X, PostgreSQL %u has %04X",
-		    at, le16_load(p), major, magic);
+		return err_set(ERR_DAMAGED,
+		    "the WAL page at %s has magic %04X, PostgreSQL %u has %04X", at, le16_load(p),
+		    major, magic);
 	if (flags & ~FLAGS_KNOWN || ((flags & FLAG_LONG) != 0) != first)
 		return err_set(ERR_DAMAGED, "the WAL page at %s has flags 0x%04x", at, flags);
 	if (le64_load(p + 8) != lsn)
@@ -155,8 +156,8 @@ walmsg_segment_name(
 {
 	uint64_t number = lsn / segment_bytes, per_id = (UINT64_C(1) << 32) / segment_bytes;
 
-	snprintf(out, WAL_SEGMENT_NAME_MAX, "%08X%08X%08X", timeline,
-	    (unsigned)(number / per_id), (unsigned)(number % per_id));
+	snprintf(out, WAL_SEGMENT_NAME_MAX, "%08X%08X%08X", timeline, (unsigned)(number / per_id),
+	    (unsigned)(number % per_id));
 }
 
 const char *

@@ -19,7 +19,7 @@ struct walsink {
 	uint64_t lsn;
 	struct content_writer *segment; /* the open one, or NULL at a segment's border */
 	uint8_t header[WAL_PAGE_LONG_HEADER];
-	size_t have; /* bytes of the page's header gathered */
+	size_t have;   /* bytes of the page's header gathered */
 	bool switched; /* the segment was ended early: only zeros follow in it */
 };
 
@@ -90,8 +90,7 @@ close_segment(struct walsink *s, uint64_t inside)
 	struct content content;
 	int rc;
 
-	walmsg_segment_name(
-	    name, s->opts.expect.timeline, inside, s->opts.expect.segment_bytes);
+	walmsg_segment_name(name, s->opts.expect.timeline, inside, s->opts.expect.segment_bytes);
 	rc = content_writer_finish(s->segment, &content);
 	content_writer_free(s->segment);
 	s->segment = NULL;
@@ -112,8 +111,8 @@ watch_header(struct walsink *s, const uint8_t *data, size_t len)
 {
 	uint64_t page = s->lsn - s->lsn % WAL_PAGE_BYTES;
 	size_t off = (size_t)(s->lsn - page), n;
-	size_t need = page % s->opts.expect.segment_bytes ? WAL_PAGE_SHORT_HEADER
-	                                                  : WAL_PAGE_LONG_HEADER;
+	size_t need =
+	    page % s->opts.expect.segment_bytes ? WAL_PAGE_SHORT_HEADER : WAL_PAGE_LONG_HEADER;
 
 	if (off >= need)
 		return 0;
@@ -208,8 +207,7 @@ walsink_finish(struct walsink *s)
 }
 
 int
-walsink_add_file(
-    struct walsink *s, const char *name, const void *data, size_t len)
+walsink_add_file(struct walsink *s, const char *name, const void *data, size_t len)
 {
 	struct content_writer *cw = NULL;
 	struct content content;

@@ -41,7 +41,6 @@ int walsink_finish(struct walsink *s);
 void walsink_free(struct walsink *s);
 
 /* Add a small file, such as a timeline's history, owned as the segments are. */
-int walsink_add_file(
-    struct walsink *s, const char *name, const void *data, size_t len);
+int walsink_add_file(struct walsink *s, const char *name, const void *data, size_t len);
 
 #endif

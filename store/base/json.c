@@ -317,7 +317,8 @@ load(struct json **out, const void *text, size_t len, size_t flags, size_t *used
 	*out = NULL;
 	pthread_once(&prepared, prepare);
 	if (len > JSON_TEXT_MAX)
-		return err_set(ERR_USAGE, "JSON text of %zu bytes is longer than %u", len, JSON_TEXT_MAX);
+		return err_set(
+		    ERR_USAGE, "JSON text of %zu bytes is longer than %u", len, JSON_TEXT_MAX);
 	memory_ran_out = false;
 	parsing = true;
 	v = json_loadb(text, len, flags | JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
@@ -343,7 +344,8 @@ json_parse(struct json **out, const void *text, size_t len)
 int
 json_parse_next(struct json **out, const void *text, size_t len, size_t *used)
 {
-	return load(out, text, len < JSON_TEXT_MAX ? len : JSON_TEXT_MAX, JSON_DISABLE_EOF_CHECK, used);
+	return load(
+	    out, text, len < JSON_TEXT_MAX ? len : JSON_TEXT_MAX, JSON_DISABLE_EOF_CHECK, used);
 }
 
 /* A json_value is jansson's own value under a name that its users can hold. */

@@ -106,8 +106,8 @@ fake_rows(struct fake_conn *c, int columns, int rows, const char *const *values)
 	body[0] = 0;
 	body[1] = (uint8_t)columns;
 	for (int i = 0; i < columns; i++) {
-		static const uint8_t column[] = { 'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255,
-			255, 255, 0, 0 };
+		static const uint8_t column[] = { 'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255,
+			255, 255, 255, 255, 0, 0 };
 
 		memcpy(body + n, column, sizeof(column));
 		n += sizeof(column);
@@ -219,7 +219,7 @@ welcome(struct fake_conn *c)
 		return false;
 	n = snprintf(status, sizeof(status), "server_version%c%s", 0, c->server->version);
 	return send_message(c, 'R', "\0\0\0", 4) && send_message(c, 'S', status, (size_t)n + 1) &&
-	    send_message(c, 'K', "\0\0\0\1\0\0\0\1", 8) && fake_ready(c);
+	       send_message(c, 'K', "\0\0\0\1\0\0\0\1", 8) && fake_ready(c);
 }
 
 static void *

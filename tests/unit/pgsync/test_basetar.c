@@ -96,7 +96,10 @@ header(uint8_t b[512], char type, const char *name, uint64_t size, const char *t
 	memcpy(b + 136, "14000000000 ", 12);
 	b[156] = (uint8_t)type;
 	snprintf((char *)b + 157, 100, "%s", target);
-	memcpy(b + 257, "ustar\0" "00", 8);
+	memcpy(b + 257,
+	    "ustar\0"
+	    "00",
+	    8);
 	seal(b);
 }
 
@@ -220,9 +223,10 @@ test_prefix_and_root(void **state)
 	put_header(&tar, '5', "./", 0, "");
 	put_header(&tar, '5', "./global", 0, "");
 	assert_int_equal(parse(&tar, 512, &story), 0);
-	assert_string_equal(story.text, "1 some/dir/name  0 600 1610612736;end 0;2   0 600 1610612736;"
-	                                "end 0;2   0 600 1610612736;end 0;"
-	                                "2 global  0 600 1610612736;end 0;");
+	assert_string_equal(story.text,
+	    "1 some/dir/name  0 600 1610612736;end 0;2   0 600 1610612736;"
+	    "end 0;2   0 600 1610612736;end 0;"
+	    "2 global  0 600 1610612736;end 0;");
 	bytes_release(&tar);
 }
 

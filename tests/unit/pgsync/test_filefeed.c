@@ -75,7 +75,9 @@ run_open(struct run *r, int threads)
 static int
 run_start(struct run *r, size_t window)
 {
-	const struct filefeed_opts opts = { .start_lsn = 1000, .window = window, .uid = 26, .gid = 27 };
+	const struct filefeed_opts opts = {
+		.start_lsn = 1000, .window = window, .uid = 26, .gid = 27
+	};
 	int rc = tree_builder_new(&r->job.tree);
 
 	return rc ? rc : filefeed_new(&r->ff, &r->job, &opts);
@@ -101,7 +103,9 @@ run_end(struct run *r)
 static int
 feed(struct run *r, const char *path, uint64_t size, size_t piece)
 {
-	const struct filefeed_file file = { .path = path, .size = size, .mode = 0640, .mtime_s = 5 };
+	const struct filefeed_file file = {
+		.path = path, .size = size, .mode = 0640, .mtime_s = 5
+	};
 	int rc = filefeed_begin(r->ff, &file);
 
 	for (uint64_t off = 0; rc == 0 && off < size;) {
@@ -213,7 +217,9 @@ test_files_of_all_sizes(void **state)
 static void
 test_pages_that_look_bad_are_suspects(void **state)
 {
-	const struct filefeed_file file = { .path = "base/5/16384.2", .size = 4 * 8192, .mode = 0600 };
+	const struct filefeed_file file = {
+		.path = "base/5/16384.2", .size = 4 * 8192, .mode = 0600
+	};
 	const struct filefeed_suspect *list;
 	uint8_t *pages = calloc(4, PGPAGE_BYTES);
 	uint32_t block = 2 * PGPAGE_SEGMENT_BLOCKS + 2;
@@ -231,8 +237,8 @@ test_pages_that_look_bad_are_suspects(void **state)
 		le16_store(p + 16, 8192);
 		le16_store(p + 18, 8192 | 4);
 	}
-	le16_store(pages + 3 * PGPAGE_BYTES + 8,
-	    pgpage_checksum(pages + 3 * PGPAGE_BYTES, block + 1));
+	le16_store(
+	    pages + 3 * PGPAGE_BYTES + 8, pgpage_checksum(pages + 3 * PGPAGE_BYTES, block + 1));
 	le16_store(pages + 2 * PGPAGE_BYTES + 8,
 	    (uint16_t)(pgpage_checksum(pages + 2 * PGPAGE_BYTES, block) ^ 1));
 	run_begin(&r, 2, 1u << 20);

@@ -197,11 +197,12 @@ test_read(void **state)
 
 	(void)state;
 	assert_int_equal(read_signed(expected, &seen), 0);
-	assert_string_equal(seen.text, "PG_VERSION 3 1 2247748a;odd \"name\"\n 0 1 00000000;"
-	                               "odd\xff 5368709120 1 deadbeef;"
-	                               "pg_tblspc_data/16400/PG_15_202209061/5/1259 8192 1 00000007;"
-	                               "pg_tblspc/16400/PG_15_202209061/5/1259 8192 1 00000007;"
-	                               "1 2000028-2000100;");
+	assert_string_equal(seen.text,
+	    "PG_VERSION 3 1 2247748a;odd \"name\"\n 0 1 00000000;"
+	    "odd\xff 5368709120 1 deadbeef;"
+	    "pg_tblspc_data/16400/PG_15_202209061/5/1259 8192 1 00000007;"
+	    "pg_tblspc/16400/PG_15_202209061/5/1259 8192 1 00000007;"
+	    "1 2000028-2000100;");
 }
 
 static void
@@ -211,10 +212,10 @@ test_read_in_any_layout(void **state)
 
 	(void)state;
 	assert_int_equal(read_signed("{\"PostgreSQL-Backup-Manifest-Version\":1,\"WAL-Ranges\":[],"
-	                             "\"Files\":[{\"Size\":1,\"Path\":\"a\"},\n\n{\"Path\":\"b\","
-	                             "\"Size\":2,\"Checksum-Algorithm\":\"SHA256\","
-	                             "\"Checksum\":\"00\"}],\n",
-	                     &seen),
+				     "\"Files\":[{\"Size\":1,\"Path\":\"a\"},\n\n{\"Path\":\"b\","
+				     "\"Size\":2,\"Checksum-Algorithm\":\"SHA256\","
+				     "\"Checksum\":\"00\"}],\n",
+			     &seen),
 	    0);
 	assert_string_equal(seen.text, "a 1 0 00000000;b 2 2 00000000;");
 }
@@ -239,8 +240,9 @@ test_refused(void **state)
 		HEAD "\"Files\": [{\"Encoded-Path\": \"6100\", \"Size\": 1}],\n",
 		HEAD "\"Files\": [{\"Path\": \"a\", \"Size\": -1}],\n",
 		HEAD "\"Files\": [{\"Path\": \"a\", \"Size\": 1, \"Checksum\": \"00\"}],\n",
-		HEAD "\"Files\": [{\"Path\": \"a\", \"Size\": 1, \"Checksum-Algorithm\": \"CRC32C\", "
-		     "\"Checksum\": \"0000000\"}],\n",
+		HEAD
+		"\"Files\": [{\"Path\": \"a\", \"Size\": 1, \"Checksum-Algorithm\": \"CRC32C\", "
+		"\"Checksum\": \"0000000\"}],\n",
 		HEAD "\"Files\": [{\"Path\": \"a\", \"Size\": 1}\n",
 		HEAD "\"Files\": [], \"Files\": [],\n",
 		HEAD "\"Files\": [], \"Other\": 1,\n",
@@ -253,8 +255,8 @@ test_refused(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_int_equal(read_signed(bad[i], &seen), ERR_DAMAGED);
-	assert_int_equal(read_signed("{ \"PostgreSQL-Backup-Manifest-Version\": 3,\n\"Files\": [],\n",
-	                     &seen),
+	assert_int_equal(
+	    read_signed("{ \"PostgreSQL-Backup-Manifest-Version\": 3,\n\"Files\": [],\n", &seen),
 	    ERR_UNSUPPORTED);
 }
 
@@ -333,10 +335,11 @@ compare(struct tree_builder *tb, const char *body)
 static void
 test_arrival(void **state)
 {
-	static const char same[] = HEAD
-	    "\"Files\": [{\"Path\": \"PG_VERSION\", \"Size\": 3, \"Checksum-Algorithm\": \"CRC32C\", "
-	    "\"Checksum\": \"8a744722\"}, {\"Path\": \"tablespace_map\", \"Size\": 5},"
-	    "{\"Path\": \"pg_tblspc/16400/x\", \"Size\": 7}],\n";
+	static const char same[] =
+	    HEAD "\"Files\": [{\"Path\": \"PG_VERSION\", \"Size\": 3, \"Checksum-Algorithm\": "
+		 "\"CRC32C\", "
+		 "\"Checksum\": \"8a744722\"}, {\"Path\": \"tablespace_map\", \"Size\": 5},"
+		 "{\"Path\": \"pg_tblspc/16400/x\", \"Size\": 7}],\n";
 	struct tree_builder *tb;
 
 	(void)state;
@@ -347,12 +350,13 @@ test_arrival(void **state)
 	assert_int_equal(add_file(tb, "pg_tblspc_data/16400/x", 7, 1), 0);
 	assert_int_equal(add_file(tb, "pg_wal/0001", 7, 1), 0);
 	assert_int_equal(compare(tb, same), 0);
-	assert_int_equal(compare(tb, HEAD "\"Files\": [{\"Path\": \"PG_VERSION\", \"Size\": 4}],\n"),
+	assert_int_equal(
+	    compare(tb, HEAD "\"Files\": [{\"Path\": \"PG_VERSION\", \"Size\": 4}],\n"),
 	    ERR_DAMAGED);
 	assert_non_null(strstr(err_msg(), "PG_VERSION arrived with 3 bytes"));
 	assert_int_equal(
 	    compare(tb, HEAD "\"Files\": [{\"Path\": \"PG_VERSION\", \"Size\": 3, "
-	                     "\"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"8a744723\"}],\n"),
+			     "\"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"8a744723\"}],\n"),
 	    ERR_DAMAGED);
 	assert_non_null(strstr(err_msg(), "2347748a"));
 	assert_int_equal(add_file(tb, "extra", 7, 1), 0);

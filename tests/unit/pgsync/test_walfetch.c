@@ -149,7 +149,7 @@ end_stream(struct script *s, struct fake_conn *c)
 	if (s->drop)
 		return false;
 	return fake_copy_done(c) && (listen_to(s, c, 5000) || true) && fake_complete(c) &&
-	    fake_ready(c);
+	       fake_ready(c);
 }
 
 static bool
@@ -208,8 +208,9 @@ handle(void *ctx, struct fake_conn *c, const char *command)
 	if (strcmp(command, "SHOW synchronous_standby_names") == 0)
 		return fake_answer(c, 1, &s->synchronous);
 	if (strncmp(command, "CREATE_REPLICATION_SLOT", 23) == 0) {
-		assert_int_equal(sscanf(command,
-		                     "CREATE_REPLICATION_SLOT %60s TEMPORARY PHYSICAL RESERVE_WAL", s->slot),
+		assert_int_equal(
+		    sscanf(command, "CREATE_REPLICATION_SLOT %60s TEMPORARY PHYSICAL RESERVE_WAL",
+			s->slot),
 		    1);
 		if (s->slot_error)
 			return fake_error(c, s->slot_error, "no slot for you") && fake_ready(c);
@@ -250,7 +251,10 @@ fetch(struct script *s, uint64_t expected_id, struct listing *tree)
 {
 	struct fake_pg *f = fake_pg_start("15.18", handle, s);
 	struct walfetch_opts opts = { .conninfo = fake_pg_conninfo(f),
-		.system_identifier = expected_id, .uid = 26, .gid = 26, .silence_ms = 400 };
+		.system_identifier = expected_id,
+		.uid = 26,
+		.gid = 26,
+		.silence_ms = 400 };
 	struct walfetch_range range = { .start_lsn = START, .segment_bytes = SEGMENT };
 	struct tree_builder *tb = NULL;
 	struct walfetch *wf = NULL;
@@ -324,8 +328,8 @@ test_another_timeline(void **state)
 	(void)state;
 	assert_int_equal(fetch(&s, SYSTEM_ID, &tree), 0);
 	assert_string_equal(tree.text, "pg_wal/00000002.history 21;"
-	                               "pg_wal/000000020000000000000005 1048576;"
-	                               "pg_wal/000000020000000000000006 1048576;");
+				       "pg_wal/000000020000000000000005 1048576;"
+				       "pg_wal/000000020000000000000006 1048576;");
 	s.no_history = true;
 	assert_int_equal(fetch(&s, SYSTEM_ID, &tree), ERR_DAMAGED);
 }
@@ -346,7 +350,8 @@ test_servers_that_refuse(void **state)
 {
 	(void)state;
 	assert_fails((struct script){ 0 }, 5, ERR_USAGE, "another cluster");
-	assert_fails((struct script){ .slot_error = "53400" }, 0, ERR_FAIL, "max_replication_slots");
+	assert_fails(
+	    (struct script){ .slot_error = "53400" }, 0, ERR_FAIL, "max_replication_slots");
 	assert_fails((struct script){ .slot_error = "42501" }, 0, ERR_DENIED, "REPLICATION");
 	assert_fails((struct script){ .slot_error = "XX000" }, 0, ERR_FAIL, "no slot for you");
 	assert_fails((struct script){ .start_error = "requested WAL segment is gone" }, 0, ERR_FAIL,
@@ -358,10 +363,12 @@ test_streams_that_break(void **state)
 {
 	(void)state;
 	assert_fails((struct script){ .skip_at = FIRST + 50000 }, 0, ERR_DAMAGED, "was due");
-	assert_fails((struct script){ .garble_at = FIRST + 3 * WAL_PAGE_BYTES }, 0, ERR_DAMAGED, "magic");
-	assert_fails((struct script){ .end_at = FIRST + 60000 }, 0, ERR_FAIL, "ended the WAL stream at");
-	assert_fails((struct script){ .end_at = FIRST + 60000, .drop = true }, 0, ERR_FAIL,
-	    "connection");
+	assert_fails(
+	    (struct script){ .garble_at = FIRST + 3 * WAL_PAGE_BYTES }, 0, ERR_DAMAGED, "magic");
+	assert_fails(
+	    (struct script){ .end_at = FIRST + 60000 }, 0, ERR_FAIL, "ended the WAL stream at");
+	assert_fails(
+	    (struct script){ .end_at = FIRST + 60000, .drop = true }, 0, ERR_FAIL, "connection");
 	assert_fails((struct script){ .hang_at = FIRST + 60000 }, 0, ERR_FAIL,
 	    "0/50EA60 but is needed up to 0/600150");
 }

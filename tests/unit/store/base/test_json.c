@@ -48,9 +48,10 @@ test_build(void **state)
 	json_add_uint(a, INT64_MAX);
 	json_add(a, json_new_object());
 	json_set(j, "list", a);
-	assert_encodes(j, "{\"z\":\"first\",\"int\":-5,\"small\":7,\"big\":\"18446744073709551615\","
-	                  "\"half\":0.5,\"nan\":null,\"yes\":true,\"none\":null,\"null\":null,"
-	                  "\"list\":[\"x\\\"\\n\",-9223372036854775808,9223372036854775807,{}]}\n");
+	assert_encodes(j,
+	    "{\"z\":\"first\",\"int\":-5,\"small\":7,\"big\":\"18446744073709551615\","
+	    "\"half\":0.5,\"nan\":null,\"yes\":true,\"none\":null,\"null\":null,"
+	    "\"list\":[\"x\\\"\\n\",-9223372036854775808,9223372036854775807,{}]}\n");
 	json_free(j);
 }
 
@@ -67,9 +68,10 @@ test_text_that_is_not_utf8(void **state)
 	json_add_str(j, "a\xff\xc3\xa4\xc3");
 	json_add_str(j, "\xc0\x80\xed\xa0\x80");
 	json_add_str(j, "\xf0\x9f\x90\x98\xf4\x90\x80\x80");
-	assert_encodes(j, "[\"a\xef\xbf\xbd\xc3\xa4\xef\xbf\xbd\","
-	                  "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\","
-	                  "\"\xf0\x9f\x90\x98\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"]\n");
+	assert_encodes(j,
+	    "[\"a\xef\xbf\xbd\xc3\xa4\xef\xbf\xbd\","
+	    "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\","
+	    "\"\xf0\x9f\x90\x98\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"]\n");
 	json_free(j);
 }
 
@@ -100,7 +102,7 @@ static void
 test_read(void **state)
 {
 	static const char text[] = " {\"t\": \"x\", \"n\": 12, \"m\": -1, \"d\": 1.5, \"b\": true,"
-	                           " \"l\": [1, null], \"nul\": \"a\\u00e4\" } ";
+				   " \"l\": [1, null], \"nul\": \"a\\u00e4\" } ";
 	const struct json_value *root;
 	struct json *j;
 	uint64_t u = 99;
