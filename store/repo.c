@@ -264,21 +264,31 @@ delete_leftover(void *ctx, const char *name, const struct object_info *info)
 	return backend_delete(ctx, name);
 }
 
+/*
+ * Say what is in the way at `url`, if anything is, and remove what a killed init left.  Whether the
+ * place is empty then, also of what are no objects, is for the back end to judge.
+ */
 static int
-check_place(struct backend *b, const char *url)
+clear_place(const char *url)
 {
 	struct object_info info;
-	int rc = backend_stat(b, REPO_HEADER_OBJECT, &info);
+	struct backend *b = NULL;
+	int rc = backend_open(&b, url, false);
 
+	if (rc)
+		return rc == ERR_NOTFOUND ? 0 : rc;
+	rc = backend_stat(b, REPO_HEADER_OBJECT, &info);
 	if (rc == 0)
-		return err_set(ERR_EXISTS, "%s is a pastfs repository already; nothing was changed",
+		rc = err_set(ERR_EXISTS, "%s is a pastfs repository already; nothing was changed",
 		    url);
-	if (rc != ERR_NOTFOUND)
-		return rc;
-	rc = backend_list(b, "", is_foreign, NULL);
-	if (rc == 1)
-		return err_set(ERR_EXISTS,
+	else if (rc == ERR_NOTFOUND)
+		rc = backend_list(b, "", is_foreign, NULL);
+	if (rc == 0)
+		rc = backend_list(b, "", delete_leftover, b);
+	else if (rc == 1)
+		rc = err_set(ERR_EXISTS,
 		    "%s is not empty; give an empty or absent directory for a new repository", url);
+	backend_close(b);
 	return rc;
 }
 
@@ -345,18 +355,15 @@ repo_init(const struct repo_opts *opts, const struct repo_init_opts *init)
 	h.cdc_max_bytes = 1u << 20;
 	h.created_us = utc_now_us();
 
-	rc = backend_open(&b, opts->url, true);
+	rc = clear_place(opts->url);
 	if (rc == 0)
-		rc = check_place(b, opts->url);
+		rc = backend_open(&b, opts->url, true);
 	if (rc)
 		goto out;
 	rc = domain_create(&domain, domain_wrap, h.repo_id, master);
 	if (rc)
 		goto out;
 	memcpy(h.default_domain, domain->id, DOMAIN_ID_LEN);
-	rc = backend_list(b, "", delete_leftover, b);
-	if (rc)
-		goto out;
 	writing = true;
 	rc = write_objects(b, &h, init, opts->cred, master, domain_wrap);
 out:
