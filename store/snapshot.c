@@ -23,7 +23,7 @@
  * In a PostgreSQL part:
  *   0x8001  system identifier  0x8002  server version  0x8003  timeline  0x8004  start LSN
  *   0x8005  stop LSN  0x0006  checkpoint LSN  0x8007  WAL segment bytes  0x0008  data checksums
- *   0x0009  from a standby  0x000a  method  0x000b  pages checked  0x000c  bad pages in all
+ *   0x0009  from a standby  0x800a  method  0x000b  pages checked  0x000c  bad pages in all
  *   0x000d  bad page: u32 block, u16 stored, u16 computed checksum, path; repeated
  *   0x800e  tablespace: u32 oid, location; repeated
  *
@@ -112,7 +112,7 @@ static const struct record_field pg_fields[] = {
 	RECORD_FIELD(0x8007, RECORD_UINT, pg_part, wal_segment_bytes, 0, UINT32_MAX),
 	RECORD_FIELD(0x0008, RECORD_BOOL, pg_part, data_checksums, 0, 1),
 	RECORD_FIELD(0x0009, RECORD_BOOL, pg_part, from_standby, 0, 1),
-	RECORD_FIELD(0x000a, RECORD_ENUM, pg_part, method, 1, PG_METHOD_REPLICATION),
+	RECORD_FIELD(0x800a, RECORD_ENUM, pg_part, method, 1, PG_METHOD_REPLICATION),
 	RECORD_FIELD(0x000b, RECORD_UINT, pg_part, pages_checked, 0, UINT64_MAX),
 	RECORD_FIELD(0x000c, RECORD_UINT, pg_part, bad_pages_total, 0, UINT64_MAX),
 	RECORD_FIELD(TAG_BAD_PAGE, RECORD_LIST, pg_part, bad_pages, 0, 0),
