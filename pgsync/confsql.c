@@ -80,7 +80,6 @@ sql_read(void *ctx, const char *path, struct stat *st, uint8_t **data, size_t *l
 {
 	const struct confsql_opts *o = ctx;
 	struct pgresult *r = NULL;
-	const char *hex;
 	char max[16];
 	const char *params[] = { path, max };
 	int rc;
@@ -98,11 +97,11 @@ sql_read(void *ctx, const char *path, struct stat *st, uint8_t **data, size_t *l
 	snprintf(max, sizeof(max), "%u", PGCONF_FILE_MAX);
 	rc = pgconn_query(
 	    o->sql, &r, "SELECT encode(pg_read_binary_file($1, 0, $2::bigint), 'hex')", 2, params);
-	hex = rc == 0 ? pgresult_text(r, 0, 0) : NULL;
-	if (rc == 0 && !hex)
-		rc = err_set(ERR_FAIL, "PostgreSQL sent no content");
-	if (rc == 0)
-		rc = decode(hex, data, len);
+	if (rc == 0) {
+		const char *hex = pgresult_text(r, 0, 0);
+
+		rc = hex ? decode(hex, data, len) : err_set(ERR_FAIL, "PostgreSQL sent no content");
+	}
 	pgresult_free(r);
 	return is_refusal(rc) ? 1 : rc;
 }

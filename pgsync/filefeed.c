@@ -311,6 +311,7 @@ filefeed_data(struct filefeed *ff, const void *data, size_t len)
 
 		if (rc)
 			return rc;
+		assert(ff->unit);
 		left = unit_end(ff) - ff->off;
 		if (!ff->filling)
 			rc = get_piece(ff,
@@ -608,11 +609,10 @@ filefeed_new(struct filefeed **out, struct backup_job *job, const struct filefee
 	pthread_cond_init(&ff->work, NULL);
 	pthread_cond_init(&ff->room, NULL);
 	rc = predecessor_new(&ff->prev, job);
-	if (rc == 0) {
-		ff->threads = mem_calloc((size_t)job->threads, sizeof(pthread_t));
-		rc = ff->threads ? 0 : err_nomem();
-	}
-	for (int i = 0; rc == 0 && i < job->threads; i++) {
+	ff->threads = mem_calloc((size_t)job->threads, sizeof(pthread_t));
+	if (!ff->threads)
+		rc = err_nomem();
+	for (int i = 0; rc == 0 && ff->threads && i < job->threads; i++) {
 		errno = pthread_create(&ff->threads[i], NULL, worker_main, ff);
 		if (errno)
 			rc = err_sys("start a thread");

@@ -191,6 +191,7 @@ fake_receive(struct fake_conn *c, int timeout_ms, void *buf, size_t size, size_t
 	uint8_t head[5];
 	int n = poll(&p, 1, timeout_ms);
 
+	*len = 0;
 	if (n == 0)
 		return 0;
 	if (n < 0 || !read_all(c->fd, head, sizeof(head)))
