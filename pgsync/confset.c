@@ -354,7 +354,8 @@ read_config(struct confset *cs, const char *abs, struct stat *st, uint8_t **data
 	int rc = cs->host->read(cs->host->ctx, abs, st, data, len);
 
 	if (rc == 1)
-		warn(cs, "configuration file %s cannot be read and is left out: %s", abs, err_msg());
+		warn(cs, "configuration file %s cannot be read and is left out: %s", abs,
+		    err_msg());
 	return rc;
 }
 
@@ -400,7 +401,8 @@ take_dir(struct confset *cs, const char *abs, const char *path)
 		rc = cs->host->list(cs->host->ctx, abs, &names, &n);
 	}
 	if (rc == 1)
-		warn(cs, "configuration directory %s cannot be read and is left out: %s", abs, err_msg());
+		warn(cs, "configuration directory %s cannot be read and is left out: %s", abs,
+		    err_msg());
 	if (rc)
 		return rc < 0 ? rc : 0;
 	rc = add_parents(cs, path);

@@ -123,7 +123,7 @@ watch_header(struct walsink *s, const uint8_t *data, size_t len)
 	if (s->have < need)
 		return 0;
 
-	/* Behind a switch of segments (pg_backup_stop() makes one) the server leaves pages of zeros. */
+	/* Behind a switch of segments (pg_backup_stop() makes one) come pages of zeros. */
 	if (page % s->opts.expect.segment_bytes != 0 && all_zero(s->header, need)) {
 		s->switched = true;
 		return 0;
