@@ -190,7 +190,7 @@ begin_snapshot(struct backup *b)
 	if (!b->part->name)
 		return err_nomem();
 	b->job.pg = &b->part->pg;
-	if (prev) {
+	if (prev && opts->prev) {
 		b->job.prev_pg = &prev->pg;
 		b->job.prev_root = &prev->root;
 		b->job.prev_is_here = opts->prev->host && strcmp(opts->prev->host, host) == 0;

@@ -398,8 +398,11 @@ backup_stop(struct backup_local *bl, struct backup_job *job)
 		goto out;
 	rc = pgresult_lsn(r, 0, 0, &job->pg->stop_lsn);
 	label = pgresult_text(r, 0, 1);
+	if (rc == 0 && !label)
+		rc = err_set(ERR_FAIL, "the server at %s gave no backup label",
+		    pgconn_where(bl->sql));
 	if (rc == 0)
-		rc = parse_label(label ? label : "", &job->pg->checkpoint_lsn, &timeline);
+		rc = parse_label(label, &job->pg->checkpoint_lsn, &timeline);
 	if (rc == 0 && timeline != job->pg->timeline)
 		rc = err_set(ERR_FAIL,
 		    "the server at %s went from timeline %u to %u during the backup; try again",
