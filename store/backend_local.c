@@ -226,7 +226,7 @@ link_named(const struct place *p, const void *data, size_t len)
 	int fd, eno, rc = -1;
 
 	random_bytes(random, sizeof(random));
-	memcpy(tmp, LOCALDIR_TMP_PREFIX, strlen(LOCALDIR_TMP_PREFIX));
+	snprintf(tmp, sizeof(tmp), "%s", LOCALDIR_TMP_PREFIX);
 	hex_encode(tmp + strlen(LOCALDIR_TMP_PREFIX), random, sizeof(random));
 	fd = sys_openat(p->dirfd, tmp, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0440);
 	if (fd == -1)

@@ -20,7 +20,10 @@ struct backend_ops {
 	void (*close)(void *self);
 };
 
-/* Make a handle over `self`, which it takes, also on error.  Used by the kinds' own open functions and tests. */
+/*
+ * Make a handle over `self`, which it takes, also on error.  Used by the kinds' own open functions
+ * and tests.
+ */
 int backend_new(struct backend **out, const char *url, const struct backend_ops *ops, void *self,
     const struct backend_caps *caps);
 

@@ -128,20 +128,20 @@ struct entries {
 };
 
 /* Make room for one more element of `size` bytes. */
-static int
+static bool
 grow(void **array, size_t n, size_t *cap, size_t size)
 {
 	size_t larger = *cap ? *cap * 2 : 64;
 	void *p;
 
 	if (n < *cap)
-		return 0;
+		return true;
 	p = mem_realloc(*array, larger * size);
 	if (!p)
-		return err_nomem();
+		return false;
 	*array = p;
 	*cap = larger;
-	return 0;
+	return true;
 }
 
 static int
@@ -149,14 +149,12 @@ listing_add(struct listing *ls, const char *path, const struct stat *st)
 {
 	char name[BACKEND_NAME_MAX + 1];
 	struct item *item;
-	int rc;
 
 	if (!name_of_path(path, name) || backend_check_name(name) ||
 	    strncmp(name, ls->prefix, strlen(ls->prefix)) != 0)
 		return 0;
-	rc = grow((void **)&ls->items, ls->n, &ls->cap, sizeof(*ls->items));
-	if (rc)
-		return rc;
+	if (!grow((void **)&ls->items, ls->n, &ls->cap, sizeof(*ls->items)))
+		return err_nomem();
 	item = &ls->items[ls->n];
 	item->name = mem_strdup(name);
 	if (!item->name)
@@ -198,9 +196,10 @@ entries_read(const struct localdir *l, struct entries *es, int dirfd, const char
 	while (rc == 0 && (e = sys_readdir(dir)) != NULL) {
 		if (e->d_name[0] == '.' || backend_check_name(e->d_name))
 			continue;
-		rc = grow((void **)&es->names, es->n, &es->cap, sizeof(*es->names));
-		if (rc)
+		if (!grow((void **)&es->names, es->n, &es->cap, sizeof(*es->names))) {
+			rc = err_nomem();
 			break;
+		}
 		es->names[es->n] = mem_strdup(e->d_name);
 		if (!es->names[es->n])
 			rc = err_nomem();

@@ -25,7 +25,7 @@ secret_alloc(size_t len)
 		return NULL;
 	/*
 	 * The pages are locked as far as the limit on locked memory allows; a limit that is too low
-	 * is not an error, because a backup that does not run is worse than a page that may be swapped.
+	 * is not an error, because no backup is worse than a page that may be swapped.
 	 */
 	p = sodium_malloc(len ? len : 1);
 	if (p)

@@ -129,7 +129,7 @@ parse_date(const char **p, int64_t *days)
 	return true;
 }
 
-/* "14:03:22.5" as microseconds of the day.  A leap second counts as the first of the next minute. */
+/* "14:03:22.5" as microseconds of the day.  A leap second is the first of the next minute. */
 static bool
 parse_clock(const char **p, int64_t *us)
 {

@@ -57,7 +57,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	uint8_t *out;
 	int rc;
 
-	/* One codec for all inputs, as in a program: what one leaves behind must not harm the next. */
+	/* One codec for all inputs: what one leaves behind must not harm the next. */
 	if (!c)
 		must(codec_new(&c, 1) == 0);
 	cursor_init(&in, data, len);
