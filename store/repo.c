@@ -370,8 +370,13 @@ out:
 	if (rc && writing) {
 		struct err_saved saved;
 
-		/* The header was the last to come, so what is there is no repository yet. */
+		/*
+		 * A put that failed may still have left its object, the header too; it goes first,
+		 * because without its slots it would look like a repository.  Somebody else's stays.
+		 */
 		err_save(&saved, rc);
+		if (rc != ERR_EXISTS)
+			backend_delete(b, REPO_HEADER_OBJECT);
 		backend_list(b, "keys/", delete_leftover, b);
 		backend_list(b, "domains/", delete_leftover, b);
 		rc = err_restore(&saved);
