@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define BAD_PAGES_TOLD 50 /* the snapshot's record has all, up to its own limit */
+
 int
 backup_job_init(struct backup_job *job)
 {
@@ -68,18 +70,17 @@ record_bad_page(struct backup_job *job, const char *path, uint32_t block,
 	return 0;
 }
 
-int
-backup_job_bad_page(struct backup_job *job, const char *path, uint32_t block,
-    uint16_t stored_checksum, uint16_t computed_checksum)
+/* One page as a sentence, as long as somebody can be expected to read it. */
+static void
+tell_bad_page(struct backup_job *job, const char *path, uint32_t block,
+    uint16_t stored_checksum, uint16_t computed_checksum, uint64_t number)
 {
-	int rc;
-
-	pthread_mutex_lock(&job->lock);
-	rc = record_bad_page(job, path, block, stored_checksum, computed_checksum);
-	pthread_mutex_unlock(&job->lock);
-	if (rc)
-		return rc;
-	if (job->pg->data_checksums)
+	if (number > BAD_PAGES_TOLD)
+		atomic_fetch_add(&job->warnings, 1);
+	else if (number == BAD_PAGES_TOLD)
+		backup_job_warn(job, "bad page: %s block %u; further ones are recorded, not told one by one",
+		    path, block);
+	else if (job->pg->data_checksums)
 		backup_job_warn(job,
 		    "bad page: %s block %u has checksum %04x, its content gives %04x; it was stored as it is",
 		    path, block, stored_checksum, computed_checksum);
@@ -87,7 +88,22 @@ backup_job_bad_page(struct backup_job *job, const char *path, uint32_t block,
 		backup_job_warn(job,
 		    "bad page: %s block %u has a header that makes no sense; it was stored as it is",
 		    path, block);
-	return 0;
+}
+
+int
+backup_job_bad_page(struct backup_job *job, const char *path, uint32_t block,
+    uint16_t stored_checksum, uint16_t computed_checksum)
+{
+	uint64_t number;
+	int rc;
+
+	pthread_mutex_lock(&job->lock);
+	rc = record_bad_page(job, path, block, stored_checksum, computed_checksum);
+	number = job->pg->bad_pages_total;
+	pthread_mutex_unlock(&job->lock);
+	if (rc == 0)
+		tell_bad_page(job, path, block, stored_checksum, computed_checksum, number);
+	return rc;
 }
 
 void

@@ -33,6 +33,7 @@
 #define BUFFER_BYTES   (1u << 20)
 #define TORN_ATTEMPTS  5
 #define TORN_PAUSE_NS  20000000L
+#define TORN_PAUSES    500 /* in a whole backup: a ruined relation must not take hours */
 #define GUARD_US       2000000 /* a file's times must be this much before the predecessor */
 
 /* A file to read. */
@@ -64,6 +65,7 @@ struct copy {
 	size_t nunits;
 	_Atomic size_t next;
 	atomic_bool stop;
+	_Atomic uint32_t pauses; /* taken for pages that looked torn */
 
 	/* One directory of the predecessor, the one looked at last. */
 	char *prev_path;
@@ -332,7 +334,8 @@ plan(struct copy *c)
 
 /*
  * A page that looks bad may have been read while the server wrote it: read it again, a few times,
- * until it is right, or is one that WAL brings in full.
+ * until it is right, or is one that WAL brings in full.  Once many pauses were spent, pages are
+ * read again without: where so much is bad, it is not torn.
  */
 static int
 reread_page(struct worker *w, int fd, const char *path, uint64_t off, uint32_t block,
@@ -341,9 +344,13 @@ reread_page(struct worker *w, int fd, const char *path, uint64_t off, uint32_t b
 	const struct timespec pause = { .tv_nsec = TORN_PAUSE_NS };
 
 	for (int i = 0; *verdict == PGPAGE_BAD && i < TORN_ATTEMPTS; i++) {
+		bool patient = atomic_fetch_add(&w->c->pauses, 1) < TORN_PAUSES;
 		ssize_t n;
 
-		nanosleep(&pause, NULL);
+		if (patient)
+			nanosleep(&pause, NULL);
+		else
+			i = TORN_ATTEMPTS;
 		n = sys_pread_full(fd, page, PGPAGE_BYTES, off);
 		if (n < 0)
 			return err_sys("read %s", path);
