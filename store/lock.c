@@ -170,7 +170,7 @@ look_at_process(uint64_t pid, uint64_t *start)
 		/* Without /proc every process would seem gone. */
 		return sys_fstatat(AT_FDCWD, "/proc/self/stat", &st, 0) ? LIFE_UNKNOWN : LIFE_GONE;
 	}
-	/* The second field is the command in parentheses and may hold anything, so search its end. */
+	/* The second field is the command in parentheses, which may hold anything: find its end. */
 	p = strrchr(buf, ')');
 	if (!p || p[1] != ' ')
 		return LIFE_UNKNOWN;

@@ -430,8 +430,8 @@ source_add(struct repo_admin *a, struct source *s)
 	if (rc)
 		return rc;
 	/*
-	 * Two may have added one name at the same moment.  Each looks once more after its put, so at
-	 * least one sees the other, and whoever does steps back.
+	 * Two may have added one name at the same moment.  Each looks once more after its put, so
+	 * at least one sees the other, and whoever does steps back.
 	 */
 	rc = check_unique(a, s);
 	if (rc)
