@@ -78,15 +78,15 @@ tell_bad_page(struct backup_job *job, const char *path, uint32_t block,
 	if (number > BAD_PAGES_TOLD)
 		atomic_fetch_add(&job->warnings, 1);
 	else if (number == BAD_PAGES_TOLD)
-		backup_job_warn(job, "bad page: %s block %u; further ones are recorded, not told one by one",
-		    path, block);
+		backup_job_warn(job, "bad page: %s block %u; further ones are only recorded", path,
+		    block);
 	else if (job->pg->data_checksums)
 		backup_job_warn(job,
-		    "bad page: %s block %u has checksum %04x, its content gives %04x; it was stored as it is",
+		    "bad page: %s block %u has checksum %04x, its content gives %04x; stored as it is",
 		    path, block, stored_checksum, computed_checksum);
 	else
 		backup_job_warn(job,
-		    "bad page: %s block %u has a header that makes no sense; it was stored as it is",
+		    "bad page: %s block %u has a header that makes no sense; stored as it is",
 		    path, block);
 }
 

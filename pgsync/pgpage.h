@@ -31,7 +31,7 @@ bool pgpage_header_sane(const void *page);
 
 enum pgpage_verdict {
 	PGPAGE_GOOD = 0,  /* the checksum is right, or all bytes are zero */
-	PGPAGE_RECENT,    /* changed since `start_lsn`: WAL has the whole page, no verdict is possible */
+	PGPAGE_RECENT,    /* changed since `start_lsn`: WAL has the whole page, no verdict */
 	PGPAGE_BAD,
 };
 

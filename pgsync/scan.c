@@ -185,7 +185,8 @@ add_link(struct scan *s, int dirfd, const char *name, const char *path, size_t r
 	if (rc)
 		return rc;
 	if (target[0] == '/' || strncmp(target, "../", 3) == 0)
-		warn(s, "%s is a link to %s, outside the data directory: the link is stored, not what it leads to",
+		warn(s,
+		    "%s is a link to %s, outside the data directory: what it leads to is not stored",
 		    path, target);
 	return add_item(s, path, root, TREE_SYMLINK, st, target);
 }

@@ -348,7 +348,8 @@ test_normalise(void **state)
 	assert_string_equal(out, "/a/b/d");
 	assert_int_equal(confset_normalise("/../..", out, sizeof(out)), 0);
 	assert_string_equal(out, "/");
-	assert_int_equal(confset_normalise("/0123456789/0123456789", out, sizeof(out)), ERR_UNSUPPORTED);
+	assert_int_equal(
+	    confset_normalise("/0123456789/0123456789", out, sizeof(out)), ERR_UNSUPPORTED);
 }
 
 int
