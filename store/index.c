@@ -375,7 +375,7 @@ put_meta(struct index *ix, MDB_txn *txn, void *arg)
 	return mdb_put(txn, ix->meta, &k, &v, 0);
 }
 
-/* Whether the environment is of this repository and format; else it is new or foreign. MDB codes. */
+/* Whether the environment is of this repository and format, not new or foreign. MDB codes. */
 static int
 read_meta(struct index *ix, MDB_txn *txn, bool *ours)
 {
@@ -529,7 +529,7 @@ index_free(struct index *ix)
 
 /*
  * Only one process at a time opens, judges, removes or makes the files in `dir`: what another is
- * just making would look damaged.  Returns what to close in the end, or -1 where there are no locks.
+ * just making would look damaged.  Returns what to close in the end, or -1 without a lock.
  */
 static int
 lock_directory(const char *dir)

@@ -428,7 +428,7 @@ count_loaded(void *ctx, const char *name, const struct object_info *info)
 	return rc < 0 ? rc : 0;
 }
 
-/* Whether an index object that was loaded is gone, so that its packs may be listed nowhere: 0, 1. */
+/* 1 if an index object that was loaded is gone, so that its packs may be listed nowhere; else 0. */
 static int
 index_object_is_gone(struct repo *repo)
 {

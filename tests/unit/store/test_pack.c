@@ -278,7 +278,7 @@ test_truncation(void **state)
 	pack_builder_free(b);
 }
 
-/* Each bit of header, table and trailer is noticed on reading it, each bit of a chunk on opening. */
+/* Each bit of header, table and trailer is noticed on reading, each of a chunk on opening. */
 static void
 test_bit_flips(void **state)
 {
