@@ -44,7 +44,8 @@ ask_text(struct pgconn *c, const char *command, char out[64])
 	const char *text = pgresult_text(r, 0, 0);
 
 	if (rc == 0 && (!text || strlen(text) >= 64))
-		rc = err_set(ERR_FAIL, "PostgreSQL at %s gave no answer to %s", pgconn_where(c), command);
+		rc = err_set(
+		    ERR_FAIL, "PostgreSQL at %s gave no answer to %s", pgconn_where(c), command);
 	if (rc == 0)
 		memcpy(out, text, strlen(text) + 1);
 	pgresult_free(r);
@@ -65,7 +66,8 @@ parse_size(const char *text, uint32_t *bytes)
 	else if (strcmp(end, "GB") == 0)
 		n <<= 30;
 	if (end == text || n < 1u << 20 || n > 1u << 30)
-		return err_set(ERR_FAIL, "PostgreSQL says its WAL segments have a size of \"%s\"", text);
+		return err_set(
+		    ERR_FAIL, "PostgreSQL says its WAL segments have a size of \"%s\"", text);
 	*bytes = (uint32_t)n;
 	return 0;
 }
@@ -80,7 +82,7 @@ ask_server(struct pgconn *c, enum pgconn_kind kind, struct pg_part *pg)
 
 	rc = pgconn_query(c, &r,
 	    kind == PGCONN_SQL ? "SELECT system_identifier FROM pg_control_system()"
-	                       : "IDENTIFY_SYSTEM",
+			       : "IDENTIFY_SYSTEM",
 	    0, NULL);
 	if (rc == 0)
 		rc = pgresult_u64(r, 0, 0, &pg->system_identifier);
@@ -131,8 +133,8 @@ check_identity(const struct backup *b)
 	return err_set(ERR_USAGE,
 	    "source \"%s\" belongs to cluster %" PRIu64 ", the server%s%s is cluster %" PRIu64
 	    "; use another source for it",
-	    s->name, s->system_identifier, b->sql ? " at " : "",
-	    b->sql ? pgconn_where(b->sql) : "", found);
+	    s->name, s->system_identifier, b->sql ? " at " : "", b->sql ? pgconn_where(b->sql) : "",
+	    found);
 }
 
 /* Decide between the two methods.  Sets b->local where files are read here. */
@@ -292,8 +294,10 @@ add_manifest(struct backup *b)
 {
 	const struct pg_part *pg = b->job.pg;
 	struct manifest_opts opts = { .server_version = pg->server_version,
-		.system_identifier = pg->system_identifier, .timeline = pg->timeline,
-		.start_lsn = pg->start_lsn, .stop_lsn = pg->stop_lsn };
+		.system_identifier = pg->system_identifier,
+		.timeline = pg->timeline,
+		.start_lsn = pg->start_lsn,
+		.stop_lsn = pg->stop_lsn };
 	struct content_writer *cw = NULL;
 	struct tree_entry e;
 	int rc;
@@ -360,7 +364,7 @@ run(struct backup *b)
 	if (rc)
 		return rc;
 	rc = b->local ? backup_local_run(b->local, &b->job)
-	              : backup_replication_run(&b->job, b->sql);
+		      : backup_replication_run(&b->job, b->sql);
 	if (rc)
 		return rc;
 
@@ -370,8 +374,7 @@ run(struct backup *b)
 }
 
 int
-pg_backup_run(
-    struct repo_writer *w, const struct pg_backup_opts *opts, struct snapshot *out)
+pg_backup_run(struct repo_writer *w, const struct pg_backup_opts *opts, struct snapshot *out)
 {
 	struct backup b = { .out = out };
 	int rc;

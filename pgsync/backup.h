@@ -16,19 +16,19 @@ struct repo_writer;
 struct source;
 
 enum pg_over {
-	PG_OVER_AUTO = 0,    /* local where the data directory is readable here, else replication */
+	PG_OVER_AUTO = 0, /* local where the data directory is readable here, else replication */
 	PG_OVER_LOCAL,
 	PG_OVER_REPLICATION,
 };
 
 struct pg_backup_opts {
-	const struct source *source;      /* conninfo, and the system identifier it must have if not 0 */
+	const struct source *source; /* conninfo, and the system identifier it must have if not 0 */
 	enum pg_over over;
-	bool full_read;                   /* trust no times and no LSNs: read and compare everything */
-	bool spread_checkpoint;           /* wait for a spread checkpoint rather than force one */
-	const char *label;                /* NULL = "" */
-	int threads;                      /* 0 = processors + 1 */
-	const struct snapshot *prev;      /* the predecessor, or NULL */
+	bool full_read;              /* trust no times and no LSNs: read and compare everything */
+	bool spread_checkpoint;      /* wait for a spread checkpoint rather than force one */
+	const char *label;           /* NULL = "" */
+	int threads;                 /* 0 = processors + 1 */
+	const struct snapshot *prev; /* the predecessor, or NULL */
 	struct progress *progress;
 	void (*warn)(void *ctx, const char *message); /* one finding a call, from any thread */
 	void *ctx;
@@ -40,7 +40,6 @@ struct pg_backup_opts {
  * source's; a data directory that is not this server's), ERR_CANCELLED, the writer's.
  * On success `out` lacks only its name; it is the caller's to snapshot_release().
  */
-int pg_backup_run(
-    struct repo_writer *w, const struct pg_backup_opts *opts, struct snapshot *out);
+int pg_backup_run(struct repo_writer *w, const struct pg_backup_opts *opts, struct snapshot *out);
 
 #endif

@@ -46,8 +46,8 @@ backup_job_warn(struct backup_job *job, const char *fmt, ...)
 
 /* Keep a bad page in the part's record, as long as there is room for it. */
 static int
-record_bad_page(struct backup_job *job, const char *path, uint32_t block,
-    uint16_t stored_checksum, uint16_t computed_checksum)
+record_bad_page(struct backup_job *job, const char *path, uint32_t block, uint16_t stored_checksum,
+    uint16_t computed_checksum)
 {
 	struct pg_part *pg = job->pg;
 	struct bad_page *list;
@@ -72,22 +72,23 @@ record_bad_page(struct backup_job *job, const char *path, uint32_t block,
 
 /* One page as a sentence, as long as somebody can be expected to read it. */
 static void
-tell_bad_page(struct backup_job *job, const char *path, uint32_t block,
-    uint16_t stored_checksum, uint16_t computed_checksum, uint64_t number)
+tell_bad_page(struct backup_job *job, const char *path, uint32_t block, uint16_t stored_checksum,
+    uint16_t computed_checksum, uint64_t number)
 {
 	if (number > BAD_PAGES_TOLD)
 		atomic_fetch_add(&job->warnings, 1);
 	else if (number == BAD_PAGES_TOLD)
-		backup_job_warn(job, "bad page: %s block %u; further ones are only recorded", path,
-		    block);
+		backup_job_warn(
+		    job, "bad page: %s block %u; further ones are only recorded", path, block);
 	else if (job->pg->data_checksums)
 		backup_job_warn(job,
-		    "bad page: %s block %u has checksum %04x, its content gives %04x; stored as it is",
+		    "bad page: %s block %u has checksum %04x, its content gives %04x; stored as it "
+		    "is",
 		    path, block, stored_checksum, computed_checksum);
 	else
 		backup_job_warn(job,
-		    "bad page: %s block %u has a header that makes no sense; stored as it is",
-		    path, block);
+		    "bad page: %s block %u has a header that makes no sense; stored as it is", path,
+		    block);
 }
 
 int
@@ -116,8 +117,8 @@ backup_job_file(struct backup_job *job, uint64_t size, uint64_t read)
 }
 
 int
-backup_job_add_text(struct backup_job *job, struct lane *lane, const char *path,
-    const void *data, size_t len, const struct tree_entry *like)
+backup_job_add_text(struct backup_job *job, struct lane *lane, const char *path, const void *data,
+    size_t len, const struct tree_entry *like)
 {
 	struct content_writer *cw = NULL;
 	struct tree_entry e;

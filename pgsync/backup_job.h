@@ -23,9 +23,10 @@ struct backup_job {
 	struct tree_builder *tree; /* the part's entries are added here */
 
 	/*
-	 * The result.  Set before the method runs: system_identifier, server_version, data_checksums,
-	 * wal_segment_bytes.  The method sets the rest: timeline, start_lsn, stop_lsn, checkpoint_lsn,
-	 * from_standby, tablespaces; pages and bad pages come by the functions below.
+	 * The result.  Set before the method runs: system_identifier, server_version,
+	 * data_checksums, wal_segment_bytes.  The method sets the rest: method, timeline, start_lsn, stop_lsn,
+	 * checkpoint_lsn, from_standby, tablespaces; pages and bad pages come by the functions
+	 * below.
 	 */
 	struct pg_part *pg;
 

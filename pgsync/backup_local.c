@@ -124,7 +124,8 @@ parse_pid_file(const char *text, int64_t *started_s, int64_t *port)
 {
 	int64_t pid;
 
-	return sscanf(text, "%" SCNd64 "\n%*[^\n]\n%" SCNd64 "\n%" SCNd64, &pid, started_s, port) == 3;
+	return sscanf(text, "%" SCNd64 "\n%*[^\n]\n%" SCNd64 "\n%" SCNd64, &pid, started_s, port) ==
+	       3;
 }
 
 /*
@@ -135,7 +136,7 @@ static int
 check_postmaster(struct backup_local *bl)
 {
 	static const char sql[] = "SELECT current_setting('port'), "
-	                          "floor(extract(epoch FROM pg_postmaster_start_time()))::bigint";
+				  "floor(extract(epoch FROM pg_postmaster_start_time()))::bigint";
 	int64_t started = 0, port = 0;
 	uint64_t server_started, server_port;
 	struct pgresult *r = NULL;
@@ -247,7 +248,8 @@ static int
 backup_start(struct backup_local *bl, struct backup_job *job)
 {
 	bool old = pgconn_version(bl->sql) < 150000;
-	const char *params[] = { job->opts->label && job->opts->label[0] ? job->opts->label : "pastfs",
+	const char *params[] = { job->opts->label && job->opts->label[0] ? job->opts->label
+									 : "pastfs",
 		job->opts->spread_checkpoint ? "false" : "true" };
 	struct pgresult *r = NULL;
 	int rc;
@@ -255,11 +257,11 @@ backup_start(struct backup_local *bl, struct backup_job *job)
 	progress_phase(job->opts->progress, "waiting for the checkpoint");
 	rc = pgconn_query(bl->sql, &r,
 	    old ? "SELECT pg_start_backup($1, $2::boolean, false)"
-	        : "SELECT pg_backup_start($1, $2::boolean)",
+		: "SELECT pg_backup_start($1, $2::boolean)",
 	    2, params);
 	rc = explain_denied(bl, rc,
 	    old ? "pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean)"
-	        : "pg_backup_start(text, boolean), pg_backup_stop(boolean)");
+		: "pg_backup_start(text, boolean), pg_backup_stop(boolean)");
 	if (rc == 0)
 		rc = pgresult_lsn(r, 0, 0, &bl->start_lsn);
 	pgresult_free(r);
@@ -270,7 +272,8 @@ backup_start(struct backup_local *bl, struct backup_job *job)
 	rc = pgcontrol_read(&bl->control, bl->dirfd, "global/pg_control", NULL);
 	if (rc == 0 && bl->control.checkpoint_lsn < bl->start_lsn)
 		rc = err_set(ERR_USAGE,
-		    "the data directory %s does not follow the server at %s: it is not the server's",
+		    "the data directory %s does not follow the server at %s: it is not the "
+		    "server's",
 		    bl->pgdata, pgconn_where(bl->sql));
 	return rc;
 }
@@ -298,8 +301,11 @@ forward_warning(void *ctx, const char *message)
 static int
 add_config(struct backup_local *bl, struct backup_job *job)
 {
-	struct confset_opts opts = { .pgdata = bl->pgdata, .config_file = bl->config_file,
-		.hba_file = bl->hba_file, .ident_file = bl->ident_file, .warn = forward_warning,
+	struct confset_opts opts = { .pgdata = bl->pgdata,
+		.config_file = bl->config_file,
+		.hba_file = bl->hba_file,
+		.ident_file = bl->ident_file,
+		.warn = forward_warning,
 		.ctx = job };
 	int rc = confset_collect(&bl->config, &opts);
 
@@ -323,7 +329,9 @@ copy_files(struct backup_local *bl, struct backup_job *job)
 {
 	struct scan_opts scan_opts = { .pgdata = bl->pgdata,
 		.major = (uint32_t)pgconn_version(bl->sql) / 10000,
-		.catalog_version = bl->control.catalog_version, .warn = forward_warning, .ctx = job };
+		.catalog_version = bl->control.catalog_version,
+		.warn = forward_warning,
+		.ctx = job };
 	struct copyfiles_opts opts = { .wal = bl->wal, .start_lsn = bl->start_lsn };
 	const struct pg_part *prev = job->prev_pg;
 	int rc;
@@ -337,9 +345,9 @@ copy_files(struct backup_local *bl, struct backup_job *job)
 	opts.scan = bl->scan;
 	opts.config = bl->config;
 	opts.trust_prev = !job->opts->full_read && job->prev_is_here && prev &&
-	    prev->method == PG_METHOD_LOCAL && prev->timeline == job->pg->timeline &&
-	    prev->system_identifier == job->pg->system_identifier &&
-	    prev->data_checksums == job->pg->data_checksums;
+			  prev->method == PG_METHOD_LOCAL && prev->timeline == job->pg->timeline &&
+			  prev->system_identifier == job->pg->system_identifier &&
+			  prev->data_checksums == job->pg->data_checksums;
 	opts.prev_started_us = job->opts->prev ? job->opts->prev->started_us : 0;
 	return copyfiles_run(job, &opts);
 }
@@ -390,17 +398,17 @@ backup_stop(struct backup_local *bl, struct backup_job *job)
 
 	rc = pgconn_query(bl->sql, &r,
 	    old ? "SELECT lsn, labelfile FROM pg_stop_backup(false, false)"
-	        : "SELECT lsn, labelfile FROM pg_backup_stop(false)",
+		: "SELECT lsn, labelfile FROM pg_backup_stop(false)",
 	    0, NULL);
-	rc = explain_denied(bl, rc,
-	    old ? "pg_stop_backup(boolean, boolean)" : "pg_backup_stop(boolean)");
+	rc = explain_denied(
+	    bl, rc, old ? "pg_stop_backup(boolean, boolean)" : "pg_backup_stop(boolean)");
 	if (rc)
 		goto out;
 	rc = pgresult_lsn(r, 0, 0, &job->pg->stop_lsn);
 	label = pgresult_text(r, 0, 1);
 	if (rc == 0 && !label)
-		rc = err_set(ERR_FAIL, "the server at %s gave no backup label",
-		    pgconn_where(bl->sql));
+		rc = err_set(
+		    ERR_FAIL, "the server at %s gave no backup label", pgconn_where(bl->sql));
 	if (rc == 0)
 		rc = parse_label(label, &job->pg->checkpoint_lsn, &timeline);
 	if (rc == 0 && timeline != job->pg->timeline)
@@ -441,7 +449,8 @@ int
 backup_local_run(struct backup_local *bl, struct backup_job *job)
 {
 	struct walfetch_opts wal = { .conninfo = job->opts->source->conninfo,
-		.system_identifier = job->pg->system_identifier, .uid = bl->st.st_uid,
+		.system_identifier = job->pg->system_identifier,
+		.uid = bl->st.st_uid,
 		.gid = bl->st.st_gid };
 	struct walfetch *wf;
 	int rc;

@@ -19,8 +19,7 @@ struct pgconn;
  * read here or is another server's; or an error: ERR_FAIL, ERR_UNSUPPORTED, ERR_NOMEM,
  * ERR_CANCELLED.
  */
-int backup_local_open(
-    struct backup_local **out, struct pgconn *sql, uint64_t system_identifier);
+int backup_local_open(struct backup_local **out, struct pgconn *sql, uint64_t system_identifier);
 void backup_local_free(struct backup_local *bl);
 
 /* Take the backup.  Errors: those of pg_backup_run(). */

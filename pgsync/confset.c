@@ -26,7 +26,7 @@ struct confset {
 	char conf_dir[PATH_MAX]; /* of the main configuration file */
 	struct confset_file *files;
 	size_t nfiles;
-	char **seen;  /* absolute paths of files that were taken up */
+	char **seen; /* absolute paths of files that were taken up */
 	size_t nseen;
 	int depth; /* of includes now */
 };
@@ -238,7 +238,8 @@ tree_place(const struct confset *cs, const char *abs, char out[PATH_MAX])
 
 	if (!rest)
 		rest = below(abs, cs->opts->pgdata);
-	if (snprintf(out, PATH_MAX, "%s%s", rest ? "" : INCLUDED_DIR, rest ? rest : abs) >= PATH_MAX)
+	if (snprintf(out, PATH_MAX, "%s%s", rest ? "" : INCLUDED_DIR, rest ? rest : abs) >=
+	    PATH_MAX)
 		return err_set(ERR_UNSUPPORTED, "path %.200s… is too long", abs);
 	return 0;
 }
@@ -262,8 +263,8 @@ relative_way(const char *from, const char *to, char out[PATH_MAX])
 
 /* Take over `data`, also on error. */
 static int
-add_file(struct confset *cs, const char *path, const struct stat *st, bool is_dir,
-    uint8_t *data, size_t len)
+add_file(struct confset *cs, const char *path, const struct stat *st, bool is_dir, uint8_t *data,
+    size_t len)
 {
 	struct confset_file *list;
 	char *own;
@@ -281,8 +282,9 @@ add_file(struct confset *cs, const char *path, const struct stat *st, bool is_di
 	}
 	cs->files = list;
 	list += cs->nfiles++;
-	*list = (struct confset_file){ .path = own, .is_dir = is_dir, .st = *st, .data = data,
-		.len = len };
+	*list = (struct confset_file){
+		.path = own, .is_dir = is_dir, .st = *st, .data = data, .len = len
+	};
 	return 0;
 }
 
@@ -319,8 +321,8 @@ add_parents(struct confset *cs, const char *path)
 }
 
 static int
-add_with_parents(struct confset *cs, const char *path, const struct stat *st, uint8_t *data,
-    size_t len)
+add_with_parents(
+    struct confset *cs, const char *path, const struct stat *st, uint8_t *data, size_t len)
 {
 	int rc = add_parents(cs, path);
 
@@ -333,8 +335,8 @@ add_with_parents(struct confset *cs, const char *path, const struct stat *st, ui
 
 /* Keep the file at `abs` word for word. */
 static int
-add_original(struct confset *cs, const char *abs, const struct stat *st, const void *data,
-    size_t len)
+add_original(
+    struct confset *cs, const char *abs, const struct stat *st, const void *data, size_t len)
 {
 	char path[PATH_MAX];
 	uint8_t *copy;
@@ -354,8 +356,8 @@ read_config(struct confset *cs, const char *abs, struct stat *st, uint8_t **data
 	int rc = cs->host->read(cs->host->ctx, abs, st, data, len);
 
 	if (rc == 1)
-		warn(cs, "configuration file %s cannot be read and is left out: %s", abs,
-		    err_msg());
+		warn(
+		    cs, "configuration file %s cannot be read and is left out: %s", abs, err_msg());
 	return rc;
 }
 
@@ -501,8 +503,8 @@ place_file(struct confset *cs, const char *abs, const char *path, const struct s
 	int rc = 0;
 
 	snprintf(full, sizeof(full), "%s/%s", cs->opts->pgdata, path);
-	in_place = strcmp(full, abs) == 0 && host_stat(cs, full, false, &own) == 0 &&
-	    S_ISREG(own.st_mode);
+	in_place =
+	    strcmp(full, abs) == 0 && host_stat(cs, full, false, &own) == 0 && S_ISREG(own.st_mode);
 	if (in_place && !changed)
 		return 0;
 	if (!in_place)

@@ -30,11 +30,11 @@
 #include <string.h>
 #include <time.h>
 
-#define BUFFER_BYTES   (1u << 20)
-#define TORN_ATTEMPTS  5
-#define TORN_PAUSE_NS  20000000L
-#define TORN_PAUSES    500 /* in a whole backup: a ruined relation must not take hours */
-#define GUARD_US       2000000 /* a file's times must be this much before the predecessor */
+#define BUFFER_BYTES  (1u << 20)
+#define TORN_ATTEMPTS 5
+#define TORN_PAUSE_NS 20000000L
+#define TORN_PAUSES   500     /* in a whole backup: a ruined relation must not take hours */
+#define GUARD_US      2000000 /* a file's times must be this much before the predecessor */
 
 /* A file to read. */
 struct task {
@@ -42,8 +42,8 @@ struct task {
 	uint64_t size;       /* to read */
 	struct content prev; /* the same file in the predecessor; no references if there is none */
 	bool has_prev;
-	bool trust_lsn;      /* pages with an old LSN are as the predecessor has them */
-	size_t nspans;       /* 0: read as a whole */
+	bool trust_lsn; /* pages with an old LSN are as the predecessor has them */
+	size_t nspans;  /* 0: read as a whole */
 	struct content_part **parts;
 	_Atomic size_t left; /* spans not done */
 	atomic_bool gone;
@@ -120,8 +120,10 @@ find_prev(struct copy *c, const char *path, const struct tree_entry **out)
 		/* A damaged predecessor costs time, not the backup. */
 		if (rc == ERR_NOMEM || rc == ERR_CANCELLED)
 			return rc;
-		backup_job_warn(c->job, "directory %s of the previous snapshot cannot be read, so its "
-		    "files are read in full: %s", dir, err_msg());
+		backup_job_warn(c->job,
+		    "directory %s of the previous snapshot cannot be read, so its "
+		    "files are read in full: %s",
+		    dir, err_msg());
 		return 0;
 	}
 	if (c->prev_dir)
@@ -159,9 +161,9 @@ may_take_over(const struct copy *c, const struct scan_item *it, const struct tre
 	int64_t mtime = us_of(&it->st.st_mtim), change = us_of(&it->st.st_ctim);
 	int64_t limit = c->opts->prev_started_us - GUARD_US, now = utc_now_us();
 
-	return c->opts->trust_prev && it->file.kind == PGFILE_MAIN && fsmeta_unchanged(prev, &it->st) &&
-	    mtime < limit && change < limit && mtime <= now && change <= now &&
-	    !had_bad_page(c->job->prev_pg, it->path);
+	return c->opts->trust_prev && it->file.kind == PGFILE_MAIN &&
+	       fsmeta_unchanged(prev, &it->st) && mtime < limit && change < limit && mtime <= now &&
+	       change <= now && !had_bad_page(c->job->prev_pg, it->path);
 }
 
 static int
@@ -244,8 +246,9 @@ add_task(struct copy *c, const struct scan_item *it, const struct tree_entry *pr
 		t->has_prev = true;
 	}
 	t->trust_lsn = main_fork && prev && c->opts->trust_prev && c->rules.data_checksums &&
-	    fsmeta_same_inode(prev, &it->st) && c->opts->start_lsn > c->job->prev_pg->stop_lsn &&
-	    !had_bad_page(c->job->prev_pg, it->path);
+		       fsmeta_same_inode(prev, &it->st) &&
+		       c->opts->start_lsn > c->job->prev_pg->stop_lsn &&
+		       !had_bad_page(c->job->prev_pg, it->path);
 	if (main_fork && t->size > CONTENT_SPAN_BYTES)
 		t->nspans = (size_t)((t->size + CONTENT_SPAN_BYTES - 1) / CONTENT_SPAN_BYTES);
 	c->ntasks++;
@@ -338,8 +341,8 @@ plan(struct copy *c)
  * read again without: where so much is bad, it is not torn.
  */
 static int
-reread_page(struct worker *w, int fd, const char *path, uint64_t off, uint32_t block,
-    uint8_t *page, enum pgpage_verdict *verdict)
+reread_page(struct worker *w, int fd, const char *path, uint64_t off, uint32_t block, uint8_t *page,
+    enum pgpage_verdict *verdict)
 {
 	const struct timespec pause = { .tv_nsec = TORN_PAUSE_NS };
 
@@ -398,8 +401,8 @@ chunk_unchanged(const struct task *t, const struct worker *w, const uint8_t *dat
 
 /* Give a piece of a main fork to the writer, chunk by chunk. */
 static int
-write_pages(struct worker *w, const struct task *t, struct content_writer *cw,
-    const uint8_t *data, size_t len, bool bad)
+write_pages(struct worker *w, const struct task *t, struct content_writer *cw, const uint8_t *data,
+    size_t len, bool bad)
 {
 	for (size_t at = 0; at < len; at += CHUNK_PAGE_BYTES) {
 		size_t n = len - at < CHUNK_PAGE_BYTES ? len - at : CHUNK_PAGE_BYTES;
@@ -417,8 +420,8 @@ write_pages(struct worker *w, const struct task *t, struct content_writer *cw,
 
 /* Read [off, end) of an open file into the writer. */
 static int
-read_range(struct worker *w, struct task *t, int fd, uint64_t off, uint64_t end,
-    struct content_writer *cw)
+read_range(
+    struct worker *w, struct task *t, int fd, uint64_t off, uint64_t end, struct content_writer *cw)
 {
 	const struct scan_item *it = t->item;
 	bool main_fork = it->file.kind == PGFILE_MAIN;
@@ -445,7 +448,7 @@ read_range(struct worker *w, struct task *t, int fd, uint64_t off, uint64_t end,
 		if (rc)
 			return rc;
 		rc = main_fork ? write_pages(w, t, cw, w->buf, want, bad)
-		               : content_writer_append(cw, w->buf, (size_t)n);
+			       : content_writer_append(cw, w->buf, (size_t)n);
 		if (rc)
 			return rc;
 		if (!main_fork && (size_t)n < want)
@@ -500,8 +503,8 @@ copy_whole(struct worker *w, struct task *t)
 	rc = open_file(w, t, &fd);
 	if (rc || fd == -1)
 		return rc;
-	rc = content_writer_new(&cw, w->lane, main_fork ? CHUNKING_PAGES : CHUNKING_CDC,
-	    t->has_prev ? &t->prev : NULL);
+	rc = content_writer_new(
+	    &cw, w->lane, main_fork ? CHUNKING_PAGES : CHUNKING_CDC, t->has_prev ? &t->prev : NULL);
 	if (rc == 0)
 		rc = read_range(w, t, fd, 0, t->size, cw);
 	if (rc == 0)

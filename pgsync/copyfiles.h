@@ -22,9 +22,9 @@ struct walfetch;
 struct copyfiles_opts {
 	const struct scan *scan;
 	const struct confset *config; /* files of it take the place of scanned ones */
-	struct walfetch *wal;         /* watched, so that its fault ends the copy early; may be NULL */
+	struct walfetch *wal; /* watched, so that its fault ends the copy early; may be NULL */
 	uint64_t start_lsn;
-	/* The predecessor may be trusted: same cluster, timeline and host, taken by reading files. */
+	/* The predecessor is of the same cluster, timeline and host, and read from files. */
 	bool trust_prev;
 	int64_t prev_started_us;
 };

@@ -67,10 +67,10 @@ bool
 fsmeta_unchanged(const struct tree_entry *e, const struct stat *st)
 {
 	return fsmeta_same_inode(e, st) && e->type == TREE_FILE &&
-	    e->content.size == (uint64_t)st->st_size && e->mtime_s == st->st_mtim.tv_sec &&
-	    e->mtime_ns == (uint32_t)st->st_mtim.tv_nsec &&
-	    e->identity.ctime_s == st->st_ctim.tv_sec &&
-	    e->identity.ctime_ns == (uint32_t)st->st_ctim.tv_nsec;
+	       e->content.size == (uint64_t)st->st_size && e->mtime_s == st->st_mtim.tv_sec &&
+	       e->mtime_ns == (uint32_t)st->st_mtim.tv_nsec &&
+	       e->identity.ctime_s == st->st_ctim.tv_sec &&
+	       e->identity.ctime_ns == (uint32_t)st->st_ctim.tv_nsec;
 }
 
 /* One attribute's value; 1 if it is gone or not for us to read. */

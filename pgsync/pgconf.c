@@ -156,8 +156,8 @@ line_end(const char *p, const char *end)
 }
 
 int
-pgconf_each(const char *text, size_t len,
-    int (*fn)(void *ctx, const struct pgconf_statement *s), void *ctx)
+pgconf_each(
+    const char *text, size_t len, int (*fn)(void *ctx, const struct pgconf_statement *s), void *ctx)
 {
 	const char *end = text + len;
 	struct pgconf_statement s;
@@ -217,8 +217,8 @@ put_commented(struct bytes *out, const char *why, const char *p, const char *eol
 }
 
 int
-pgconf_rewrite(struct bytes *out, const char *text, size_t len,
-    const struct pgconf_rewrite *how, bool *changed)
+pgconf_rewrite(struct bytes *out, const char *text, size_t len, const struct pgconf_rewrite *how,
+    bool *changed)
 {
 	const char *end = text + len;
 	struct pgconf_statement s;
@@ -233,7 +233,8 @@ pgconf_rewrite(struct bytes *out, const char *text, size_t len,
 		if (named && s.directive != PGCONF_SETTING && how->include)
 			to = how->include(how->ctx, &s);
 		if (named && pgconf_ties(&s)) {
-			put_commented(out, "off, because it names a file of the original cluster", p, eol);
+			put_commented(
+			    out, "off, because it names a file of the original cluster", p, eol);
 			*changed = true;
 		} else if (to) {
 			put_commented(out, "points into this directory now", p, eol);

@@ -48,8 +48,8 @@ bool pgconf_ties(const struct pgconf_statement *s);
 struct bytes;
 struct pgconf_rewrite {
 	/*
-	 * Where an include is to point instead: NULL leaves the line as it is.  The result is borrowed
-	 * until the next call.  May itself be NULL.
+	 * Where an include is to point instead: NULL leaves the line as it is.  The result is
+	 * borrowed until the next call.  May itself be NULL.
 	 */
 	const char *(*include)(void *ctx, const struct pgconf_statement *s);
 	void *ctx;

@@ -106,8 +106,8 @@ connection_lost(struct pgconn *c, const char *what)
 
 	c->sqlstate[0] = '\0';
 	one_line(text, sizeof(text), PQerrorMessage(c->pq));
-	return err_set(ERR_FAIL, "%s: the connection to PostgreSQL at %s failed: %s", what, c->where,
-	    text[0] ? text : "no reason given");
+	return err_set(ERR_FAIL, "%s: the connection to PostgreSQL at %s failed: %s", what,
+	    c->where, text[0] ? text : "no reason given");
 }
 
 static int
@@ -135,10 +135,12 @@ static const char *
 connect_advice(const char *text, bool replication)
 {
 	if (strstr(text, "no pg_hba.conf entry"))
-		return replication ? "add a line for database \"replication\" to pg_hba.conf and reload"
-		                   : "add a line for this user to pg_hba.conf and reload";
+		return replication
+			   ? "add a line for database \"replication\" to pg_hba.conf and reload"
+			   : "add a line for this user to pg_hba.conf and reload";
 	if (strstr(text, "Peer authentication failed"))
-		return "run as the server's operating system user or as root, or name another user in "
+		return "run as the server's operating system user or as root, or name another user "
+		       "in "
 		       "the source's connection string";
 	if (strstr(text, "password authentication failed") || strstr(text, "no password supplied"))
 		return "put the password into ~/.pgpass or set PGPASSWORD";
@@ -218,7 +220,8 @@ socket_owner(const char *const *keys, const char *const *values, struct stat *st
 
 	if (host && host[0] == '/' && port && port[0]) {
 		snprintf(path, sizeof(path), "%s/.s.PGSQL.%s", host, port);
-		found = sys_fstatat(-1, path, st, 0) == 0 && S_ISSOCK(st->st_mode) && st->st_uid != 0;
+		found =
+		    sys_fstatat(-1, path, st, 0) == 0 && S_ISSOCK(st->st_mode) && st->st_uid != 0;
 	}
 	PQfinish(probe);
 	return found;
@@ -257,7 +260,8 @@ connect_poll(PGconn *pq, int64_t deadline_ms)
 	PostgresPollingStatusType st = PGRES_POLLING_WRITING;
 
 	while (st != PGRES_POLLING_OK && st != PGRES_POLLING_FAILED) {
-		int rc = wait_socket(pq, st == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ms);
+		int rc =
+		    wait_socket(pq, st == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ms);
 
 		if (rc < 0)
 			return rc;
@@ -552,7 +556,7 @@ pgconn_next(struct pgconn *c, struct pgresult **out)
 	if (!r) {
 		c->busy = false;
 		return PQstatus(c->pq) == CONNECTION_OK ? PGCONN_END
-		                                        : connection_lost(c, "wait for an answer");
+							: connection_lost(c, "wait for an answer");
 	}
 	if (is_failure(r)) {
 		rc = server_error(c, r);

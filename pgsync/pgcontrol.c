@@ -84,8 +84,7 @@ read_once(struct pgcontrol *c, int dirfd, const char *path, uint8_t raw[PGCONTRO
 }
 
 int
-pgcontrol_read(
-    struct pgcontrol *c, int dirfd, const char *path, uint8_t raw[PGCONTROL_FILE_BYTES])
+pgcontrol_read(struct pgcontrol *c, int dirfd, const char *path, uint8_t raw[PGCONTROL_FILE_BYTES])
 {
 	const struct timespec pause = { .tv_nsec = READ_PAUSE_NS };
 	uint8_t own[PGCONTROL_FILE_BYTES];

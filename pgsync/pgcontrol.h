@@ -16,9 +16,9 @@ struct pgcontrol {
 	uint64_t system_identifier;
 	uint32_t control_version; /* of the layout, such as 1300 */
 	uint32_t catalog_version;
-	uint32_t state;           /* PostgreSQL's enum DBState */
-	uint64_t checkpoint_lsn;  /* of the last checkpoint's record */
-	uint64_t redo_lsn;        /* where its replay begins */
+	uint32_t state;          /* PostgreSQL's enum DBState */
+	uint64_t checkpoint_lsn; /* of the last checkpoint's record */
+	uint64_t redo_lsn;       /* where its replay begins */
 	uint32_t timeline;
 	uint64_t min_recovery_lsn; /* a standby's consistent point, else 0 */
 	uint32_t min_recovery_timeline;

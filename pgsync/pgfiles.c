@@ -146,9 +146,9 @@ pgfiles_rule(const char *path, bool is_dir)
 	 * standby, so the signal files stay behind too.
 	 */
 	static const char *const files[] = { "postmaster.pid", "postmaster.opts",
-		"postgresql.auto.conf.tmp", "current_logfiles.tmp", "backup_label", "backup_label.old",
-		"tablespace_map", "tablespace_map.old", "backup_manifest", "backup_manifest.tmp",
-		"recovery.signal", "standby.signal" };
+		"postgresql.auto.conf.tmp", "current_logfiles.tmp", "backup_label",
+		"backup_label.old", "tablespace_map", "tablespace_map.old", "backup_manifest",
+		"backup_manifest.tmp", "recovery.signal", "standby.signal" };
 	const char *slash = strrchr(path, '/');
 	const char *name = slash ? slash + 1 : path;
 	struct pgfile f;
@@ -156,7 +156,8 @@ pgfiles_rule(const char *path, bool is_dir)
 	if (strncmp(name, "pgsql_tmp", 9) == 0)
 		return PGFILE_SKIP;
 	if (is_dir)
-		return is_one_of(path, emptied, COUNT(emptied)) ? PGFILE_SKIP_CONTENTS : PGFILE_KEEP;
+		return is_one_of(path, emptied, COUNT(emptied)) ? PGFILE_SKIP_CONTENTS
+								: PGFILE_KEEP;
 	if (is_one_of(path, files, COUNT(files)) || strncmp(name, "pg_internal.init", 16) == 0)
 		return PGFILE_SKIP;
 	pgfiles_classify(path, &f);
@@ -166,7 +167,7 @@ pgfiles_rule(const char *path, bool is_dir)
 bool
 pgfiles_may_vanish(const char *path)
 {
-	/* Logs of transactions are cut off at their old end; the others come and go as it pleases. */
+	/* Logs of transactions are cut off at their old end; the others come and go. */
 	static const char *const dirs[] = { "pg_xact/", "pg_multixact/", "pg_commit_ts/",
 		"pg_twophase/", "pg_logical/", "pg_stat/", "log/", "pg_log/" };
 	const char *slash = strrchr(path, '/');
@@ -181,7 +182,8 @@ pgfiles_may_vanish(const char *path)
 	if (n > 4 && strcmp(name + n - 4, ".tmp") == 0)
 		return true;
 	if (strcmp(name, "pg_filenode.map") == 0 || strcmp(name, "PG_VERSION") == 0)
-		return slash && strncmp(path, "global/", 7) != 0; /* of a database that was dropped */
+		return slash &&
+		       strncmp(path, "global/", 7) != 0; /* of a database that was dropped */
 	pgfiles_classify(path, &f);
 	return f.kind != PGFILE_OTHER;
 }

@@ -27,10 +27,38 @@
 
 /* checksumBaseOffsets of checksum_impl.h: any values would do, but they must be these. */
 static const uint32_t base_offsets[NSUMS] = {
-	0x5b1f36e9, 0xb8525960, 0x02ab50aa, 0x1de66d2a, 0x79ff467a, 0x9bb9f8a3, 0x217e7cd2, 0x83e13d2c,
-	0xf8d4474f, 0xe39eb970, 0x42c6ae16, 0x993216fa, 0x7b093b5d, 0x98daff3c, 0xf718902a, 0x0b1c9cdb,
-	0xe58f764b, 0x187636bc, 0x5d7b3bb1, 0xe73de7de, 0x92bec979, 0xcca6c0b2, 0x304a0979, 0x85aa43d4,
-	0x783125bb, 0x6ca8eaa2, 0xe407eac6, 0x4b5cfc3e, 0x9fbf8c76, 0x15ca20be, 0xf2ca9fd3, 0x959bd756,
+	0x5b1f36e9,
+	0xb8525960,
+	0x02ab50aa,
+	0x1de66d2a,
+	0x79ff467a,
+	0x9bb9f8a3,
+	0x217e7cd2,
+	0x83e13d2c,
+	0xf8d4474f,
+	0xe39eb970,
+	0x42c6ae16,
+	0x993216fa,
+	0x7b093b5d,
+	0x98daff3c,
+	0xf718902a,
+	0x0b1c9cdb,
+	0xe58f764b,
+	0x187636bc,
+	0x5d7b3bb1,
+	0xe73de7de,
+	0x92bec979,
+	0xcca6c0b2,
+	0x304a0979,
+	0x85aa43d4,
+	0x783125bb,
+	0x6ca8eaa2,
+	0xe407eac6,
+	0x4b5cfc3e,
+	0x9fbf8c76,
+	0x15ca20be,
+	0xf2ca9fd3,
+	0x959bd756,
 };
 
 /* One round of all sums over one row of words; the compiler makes vector instructions of it. */
@@ -122,7 +150,7 @@ pgpage_header_sane(const void *page)
 
 	/* PageIsVerified() of bufpage.c: the size in the high bits, the layout version 4. */
 	return lower >= PGPAGE_HEADER_LEN && lower <= upper && upper <= special &&
-	    special <= PGPAGE_BYTES && special % 8 == 0 && version == (PGPAGE_BYTES | 4);
+	       special <= PGPAGE_BYTES && special % 8 == 0 && version == (PGPAGE_BYTES | 4);
 }
 
 enum pgpage_verdict
@@ -138,7 +166,7 @@ pgpage_check(const void *page, uint32_t block, const struct pgpage_rules *rules)
 	if (!rules->data_checksums)
 		return pgpage_header_sane(page) ? PGPAGE_GOOD : PGPAGE_BAD;
 	return pgpage_checksum(page, block) == pgpage_stored_checksum(page) ? PGPAGE_GOOD
-	                                                                    : PGPAGE_BAD;
+									    : PGPAGE_BAD;
 }
 
 bool

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PGPAGE_BYTES       8192u
-#define PGPAGE_HEADER_LEN  24u
+#define PGPAGE_BYTES          8192u
+#define PGPAGE_HEADER_LEN     24u
 #define PGPAGE_SEGMENT_BLOCKS 131072u /* pages in a full segment file of 1 GiB */
 
 /* The checksum that `page` should carry as block `block` of its fork; its own field counts as 0. */
@@ -30,8 +30,8 @@ bool pgpage_is_zero(const void *page);
 bool pgpage_header_sane(const void *page);
 
 enum pgpage_verdict {
-	PGPAGE_GOOD = 0,  /* the checksum is right, or all bytes are zero */
-	PGPAGE_RECENT,    /* changed since `start_lsn`: WAL has the whole page, no verdict */
+	PGPAGE_GOOD = 0, /* the checksum is right, or all bytes are zero */
+	PGPAGE_RECENT,   /* changed since `start_lsn`: WAL has the whole page, no verdict */
 	PGPAGE_BAD,
 };
 

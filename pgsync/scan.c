@@ -122,8 +122,8 @@ add_root(struct scan *s, const char *dir, size_t skip)
 
 /* Append an item; `target` may be NULL.  It is the last one then. */
 static int
-add_item(struct scan *s, const char *path, size_t root, enum tree_type type,
-    const struct stat *st, const char *target)
+add_item(struct scan *s, const char *path, size_t root, enum tree_type type, const struct stat *st,
+    const char *target)
 {
 	struct scan_item *it;
 
@@ -186,7 +186,8 @@ add_link(struct scan *s, int dirfd, const char *name, const char *path, size_t r
 		return rc;
 	if (target[0] == '/' || strncmp(target, "../", 3) == 0)
 		warn(s,
-		    "%s is a link to %s, outside the data directory: what it leads to is not stored",
+		    "%s is a link to %s, outside the data directory: what it leads to is not "
+		    "stored",
 		    path, target);
 	return add_item(s, path, root, TREE_SYMLINK, st, target);
 }
@@ -207,8 +208,7 @@ scan_name(struct scan *s, const struct scan_item *dir, int dirfd, const char *na
 
 	/* pg_wal and its like may be links to elsewhere; in a backup they are directories. */
 	rule = pgfiles_rule(path, true);
-	if (S_ISLNK(st.st_mode) && rule == PGFILE_SKIP_CONTENTS &&
-	    sys_fstatat(dirfd, name, &st, 0))
+	if (S_ISLNK(st.st_mode) && rule == PGFILE_SKIP_CONTENTS && sys_fstatat(dirfd, name, &st, 0))
 		return err_sys("look at %s", path);
 	if (S_ISDIR(st.st_mode))
 		return rule == PGFILE_SKIP ? 0 : add_item(s, path, dir->root, TREE_DIR, &st, NULL);

@@ -21,8 +21,8 @@
 struct scan;
 
 struct scan_item {
-	char *path;     /* in the tree; "" is the root */
-	uint32_t root;  /* for scan_source_path() */
+	char *path;          /* in the tree; "" is the root */
+	uint32_t root;       /* for scan_source_path() */
 	enum tree_type type; /* file, directory or link */
 	struct pgfile file;
 	struct stat st; /* as noted; of what a link that became a directory leads to */
@@ -35,8 +35,8 @@ struct scan_tablespace {
 };
 
 struct scan_opts {
-	const char *pgdata;       /* absolute */
-	uint32_t major;           /* with catalog_version: the directory in a tablespace that is ours */
+	const char *pgdata; /* absolute */
+	uint32_t major;     /* with catalog_version: the directory in a tablespace that is ours */
 	uint32_t catalog_version;
 	void (*warn)(void *ctx, const char *message);
 	void *ctx;
@@ -56,7 +56,6 @@ size_t scan_tablespaces(const struct scan *s, const struct scan_tablespace **lis
 
 /* Where an item is on this host. */
 #define SCAN_PATH_MAX 8192
-void scan_source_path(
-    const struct scan *s, const struct scan_item *item, char out[SCAN_PATH_MAX]);
+void scan_source_path(const struct scan *s, const struct scan_item *item, char out[SCAN_PATH_MAX]);
 
 #endif

@@ -50,7 +50,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			abort();
 		if (once.len &&
 		    (pgconf_rewrite(&twice, (const char *)once.data, once.len, &how, &changed) ||
-		        changed))
+			changed))
 			abort();
 	}
 	bytes_release(&once);

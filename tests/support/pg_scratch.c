@@ -136,8 +136,8 @@ pg_scratch_run(const char *const *argv, char *out, size_t max)
 void
 pg_scratch_initdb(struct pg_scratch *s, const char *option)
 {
-	const char *argv[] = { "initdb", "-D", s->pgdata, "-A", "trust", "-N", "--locale=C",
-		option, NULL };
+	const char *argv[] = { "initdb", "-D", s->pgdata, "-A", "trust", "-N", "--locale=C", option,
+		NULL };
 	char out[4096];
 
 	if (pg_scratch_run(argv, out, sizeof(out)) != 0) {

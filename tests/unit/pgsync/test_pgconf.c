@@ -21,7 +21,8 @@ collect(void *ctx, const struct pgconf_statement *s)
 	char *out = ctx;
 	size_t n = strlen(out);
 
-	snprintf(out + n, 1000 - n, "%zu:%s=%s%s;", s->line, s->name, s->value, s->complete ? "" : "!");
+	snprintf(
+	    out + n, 1000 - n, "%zu:%s=%s%s;", s->line, s->name, s->value, s->complete ? "" : "!");
 	return 0;
 }
 
@@ -99,8 +100,8 @@ test_rewrite(void **state)
 	rewrites_to("", "");
 	rewrites_to("port = 1\n# x\n\nfoo='bar'", "port = 1\n# x\n\nfoo='bar'");
 	rewrites_to("data_directory = '/x'\n", OFF "data_directory = '/x'\n");
-	rewrites_to("  Data_Directory '/x' # y\r\nport=1\n", OFF
-	    "  Data_Directory '/x' # y\r\nport=1\n");
+	rewrites_to(
+	    "  Data_Directory '/x' # y\r\nport=1\n", OFF "  Data_Directory '/x' # y\r\nport=1\n");
 	rewrites_to("data_directory", OFF "data_directory");
 	rewrites_to("data_directory = 'no end\n", OFF "data_directory = 'no end\n");
 	rewrites_to("hba_file='/a'\n", OFF "hba_file='/a'\n");

@@ -49,8 +49,8 @@ test_classify(void **state)
 		pgfiles_classify(cases[i].path, &f);
 		if (f.kind != cases[i].kind || f.relation != cases[i].relation ||
 		    f.segment != cases[i].segment)
-			fail_msg("%s is kind %d, relation %u, segment %u", cases[i].path, (int)f.kind,
-			    f.relation, f.segment);
+			fail_msg("%s is kind %d, relation %u, segment %u", cases[i].path,
+			    (int)f.kind, f.relation, f.segment);
 	}
 }
 

@@ -101,7 +101,8 @@ set_up(void **state)
 	snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", scratch.dir);
 	assert_int_equal(mkdir(elsewhere, 0700), 0);
 	for (int i = 0; i < 3; i++) {
-		static const char *const sub[] = { "PG_15_202209061", "PG_15_202209061/5", "PG_14_1" };
+		static const char *const sub[] = { "PG_15_202209061", "PG_15_202209061/5",
+			"PG_14_1" };
 
 		snprintf(path, sizeof(path), "%s/%s", elsewhere, sub[i]);
 		assert_int_equal(mkdir(path, 0700), 0);
@@ -123,10 +124,9 @@ tear_down(void **state)
 	return 0;
 }
 
-static const struct scan_opts opts = { .pgdata = scratch.pgdata,
-	.major = 15,
-	.catalog_version = 202209061,
-	.warn = note_warning };
+static const struct scan_opts opts = {
+	.pgdata = scratch.pgdata, .major = 15, .catalog_version = 202209061, .warn = note_warning
+};
 
 static const struct scan_item *
 find(const struct scan *s, const char *path)
@@ -265,8 +265,11 @@ static void
 test_config_elsewhere(void **state)
 {
 	char conf[300], hba[300], ident[300], path[400], text[1000];
-	struct confset_opts co = { .pgdata = scratch.pgdata, .config_file = conf, .hba_file = hba,
-		.ident_file = ident, .warn = note_warning };
+	struct confset_opts co = { .pgdata = scratch.pgdata,
+		.config_file = conf,
+		.hba_file = hba,
+		.ident_file = ident,
+		.warn = note_warning };
 	struct confset *cs;
 
 	(void)state;
@@ -311,8 +314,11 @@ static void
 test_config_in_place(void **state)
 {
 	char conf[300], hba[300], ident[300];
-	struct confset_opts co = { .pgdata = scratch.pgdata, .config_file = conf, .hba_file = hba,
-		.ident_file = ident, .warn = note_warning };
+	struct confset_opts co = { .pgdata = scratch.pgdata,
+		.config_file = conf,
+		.hba_file = hba,
+		.ident_file = ident,
+		.warn = note_warning };
 	struct confset *cs;
 
 	(void)state;
