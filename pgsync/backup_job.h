@@ -24,9 +24,8 @@ struct backup_job {
 
 	/*
 	 * The result.  Set before the method runs: system_identifier, server_version,
-	 * data_checksums, wal_segment_bytes.  The method sets the rest: method, timeline, start_lsn, stop_lsn,
-	 * checkpoint_lsn, from_standby, tablespaces; pages and bad pages come by the functions
-	 * below.
+	 * data_checksums, wal_segment_bytes.  The method sets the rest, but pages and bad pages,
+	 * which come by the functions below.
 	 */
 	struct pg_part *pg;
 
