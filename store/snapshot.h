@@ -78,7 +78,7 @@ struct snapshot {
 	uint64_t logical_bytes;   /* sum of file sizes */
 	uint64_t read_bytes;      /* read from the source */
 	uint64_t new_bytes;       /* content stored for the first time */
-	uint64_t stored_bytes;    /* what that took, whole packs included */
+	uint64_t stored_bytes;    /* what that took, sealed, with maps and directories */
 	uint64_t delta_bytes;     /* of new_bytes, content kept as deltas */
 	uint64_t delta_stored_bytes;
 	uint64_t warnings; /* bad pages, files that changed kind: details in the parts */
