@@ -137,8 +137,10 @@ keep(const struct worker *w, size_t len, size_t encoded_len, enum encoding encod
 		atomic_store(&nkept, kept_max);
 		return 0;
 	}
-	kept[i] = (struct sealed){ .len = encoded_len + CRYPTO_TAG_LEN, .encoded_len = encoded_len,
-		.content_len = len, .encoding = encoding };
+	kept[i] = (struct sealed){ .len = encoded_len + CRYPTO_TAG_LEN,
+		.encoded_len = encoded_len,
+		.content_len = len,
+		.encoding = encoding };
 	memcpy(kept[i].nonce, nonce, CRYPTO_NONCE_LEN);
 	kept[i].data = mem_dup(w->sealed, kept[i].len);
 	return kept[i].data ? 0 : err_nomem();
@@ -224,8 +226,8 @@ run_decoder(void *arg, int number)
 
 		rc = aead_open(w.aead, s->nonce, NULL, 0, s->data, s->len, w.coded);
 		if (!rc)
-			rc = codec_decode(w.codec, s->encoding, w.coded, s->encoded_len, NULL, 0, w.in,
-			    s->content_len);
+			rc = codec_decode(w.codec, s->encoding, w.coded, s->encoded_len, NULL, 0,
+			    w.in, s->content_len);
 		atomic_fetch_add(&bytes_done, s->content_len);
 	}
 	worker_release(&w);
@@ -267,7 +269,8 @@ main(int argc, char **argv)
 	if (rc)
 		fprintf(stderr, "ceiling: %s\n", err_msg());
 	else
-		printf("{\"bytes\": %" PRIu64 ", \"seconds\": %.6f}\n", atomic_load(&bytes_done), took);
+		printf("{\"bytes\": %" PRIu64 ", \"seconds\": %.6f}\n", atomic_load(&bytes_done),
+		    took);
 	for (size_t i = 0; kept && i < kept_max; i++)
 		free(kept[i].data);
 	free(kept);

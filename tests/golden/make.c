@@ -83,8 +83,9 @@ rows(uint8_t *out, size_t len, uint64_t seed)
 	char row[64];
 
 	for (size_t i = 0, n = 0; i < len; n++) {
-		int w = snprintf(row, sizeof(row), "row %08" PRIu64 " seed %" PRIu64 " value %016" PRIx64
-		    ";", (uint64_t)n, seed, (uint64_t)(n * seed) * 0x9e3779b97f4a7c15u);
+		int w = snprintf(row, sizeof(row),
+		    "row %08" PRIu64 " seed %" PRIu64 " value %016" PRIx64 ";", (uint64_t)n, seed,
+		    (uint64_t)(n * seed) * 0x9e3779b97f4a7c15u);
 		size_t take = (size_t)w < len - i ? (size_t)w : len - i;
 
 		memcpy(out + i, row, take);
@@ -112,8 +113,8 @@ note(const struct maker *m, const char *path, const struct tree_entry *e, const 
 
 	fprintf(list, "%s\t", m->snapshot);
 	put_escaped(path);
-	fprintf(list, "\t%s\t%04o\t%u\t%u\t%" PRId64 ".%09u\t%" PRIu64 "\t", types[e->type], e->mode,
-	    e->uid, e->gid, e->mtime_s, e->mtime_ns, e->content.size);
+	fprintf(list, "\t%s\t%04o\t%u\t%u\t%" PRId64 ".%09u\t%" PRIu64 "\t", types[e->type],
+	    e->mode, e->uid, e->gid, e->mtime_s, e->mtime_ns, e->content.size);
 	put_escaped(e->type == TREE_SYMLINK ? e->target : sum);
 	fputc('\t', list);
 	for (size_t i = 0; i < e->nxattrs; i++) {
@@ -128,8 +129,12 @@ note(const struct maker *m, const char *path, const struct tree_entry *e, const 
 static struct tree_entry
 entry(enum tree_type type, uint32_t mode)
 {
-	struct tree_entry e = { .type = type, .mode = mode, .uid = 70, .gid = 71,
-		.mtime_s = 1700000000, .mtime_ns = 123456789 };
+	struct tree_entry e = { .type = type,
+		.mode = mode,
+		.uid = 70,
+		.gid = 71,
+		.mtime_s = 1700000000,
+		.mtime_ns = 123456789 };
 
 	return e;
 }
@@ -157,8 +162,9 @@ add_xattr(struct tree_entry *e, const char *name, const void *value, size_t len)
 	e->xattrs = mem_realloc(e->xattrs, (e->nxattrs + 1) * sizeof(*e->xattrs));
 	if (!e->xattrs)
 		die("memory");
-	e->xattrs[e->nxattrs++] = (struct tree_xattr){ .name = mem_strdup(name),
-		.value = mem_dup(value, len), .len = len };
+	e->xattrs[e->nxattrs++] = (struct tree_xattr){
+		.name = mem_strdup(name), .value = mem_dup(value, len), .len = len
+	};
 }
 
 /* Write content as the predecessor's successor, `zeros` bytes of zero in front of `data`. */
@@ -171,7 +177,8 @@ write_content(struct maker *m, const char *path, enum chunking chunking, uint64_
 	struct tree_entry before = { 0 };
 	struct content_writer *cw;
 	struct sha256 *sha;
-	bool has = m->prev && tree_lookup(repo_writer_reader(m->writer), m->prev, path, &before) == 0;
+	bool has =
+	    m->prev && tree_lookup(repo_writer_reader(m->writer), m->prev, path, &before) == 0;
 
 	check(sha256_new(&sha), "hash");
 	check(content_writer_new(&cw, m->lane, chunking, has ? &before.content : NULL), path);
@@ -223,7 +230,8 @@ add_relation(struct maker *m, int round)
 	}
 	add_file(m, "base/5/1259", CHUNKING_PAGES, 0, data, len, entry(TREE_FILE, 0600));
 	/* Two chunks stay in the entry itself. */
-	add_file(m, "base/5/2608", CHUNKING_PAGES, 0, data + chunk, 2 * chunk, entry(TREE_FILE, 0600));
+	add_file(
+	    m, "base/5/2608", CHUNKING_PAGES, 0, data + chunk, 2 * chunk, entry(TREE_FILE, 0600));
 	free(data);
 }
 
@@ -282,7 +290,8 @@ add_directories(struct maker *m, int round)
 	}
 	/* Enough entries that a directory has several chunks. */
 	for (int i = 0; i < 400; i++) {
-		snprintf(path, sizeof(path), "many/an entry with a rather long name, number %05d", i * 7);
+		snprintf(path, sizeof(path), "many/an entry with a rather long name, number %05d",
+		    i * 7);
 		if (round == 2 && i == 200)
 			strcat(path, ", renamed");
 		e = entry(TREE_SYMLINK, 0777);
@@ -320,9 +329,14 @@ snapshot_fields(struct snapshot *s, const struct maker *m, const struct source *
 	s->parts[0].kind = PART_PG;
 	s->parts[0].name = mem_strdup("");
 	s->parts[0].pg = (struct pg_part){ .system_identifier = 7300000000000000001u,
-		.server_version = 150018, .timeline = 1, .start_lsn = 0x2000028u * (uint64_t)round,
-		.stop_lsn = 0x2000100u * (uint64_t)round, .checkpoint_lsn = 0x2000060u * (uint64_t)round,
-		.wal_segment_bytes = 16 << 20, .data_checksums = true, .method = PG_METHOD_LOCAL };
+		.server_version = 150018,
+		.timeline = 1,
+		.start_lsn = 0x2000028u * (uint64_t)round,
+		.stop_lsn = 0x2000100u * (uint64_t)round,
+		.checkpoint_lsn = 0x2000060u * (uint64_t)round,
+		.wal_segment_bytes = 16 << 20,
+		.data_checksums = true,
+		.method = PG_METHOD_LOCAL };
 }
 
 static void
@@ -373,8 +387,9 @@ main(int argc, char **argv)
 	struct snapshot first = { 0 }, second = { 0 };
 	struct credential cred, key;
 	struct keyslot_info slot;
-	struct source src = { .name = "golden", .kind = SOURCE_PG,
-		.system_identifier = 7300000000000000001u };
+	struct source src = {
+		.name = "golden", .kind = SOURCE_PG, .system_identifier = 7300000000000000001u
+	};
 	struct repo_admin *admin;
 	uint8_t *secret, *key_bytes;
 
