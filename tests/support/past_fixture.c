@@ -1,10 +1,8 @@
 #include "tests/support/past_fixture.h"
 
-#include "store/base/err.h"
 #include "store/base/hex.h"
 #include "store/base/utc.h"
 #include "store/index.h"
-#include "store/secret.h"
 
 #include <fcntl.h>
 #include <ftw.h>
@@ -15,47 +13,6 @@
 #include <unistd.h>
 
 void
-past_must(int rc, const char *what)
-{
-	if (rc == 0)
-		return;
-	fprintf(stderr, "%s: %d: %s\n", what, rc, err_msg());
-	abort();
-}
-
-static int
-remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-void
-past_remove_tree(const char *path)
-{
-	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
-}
-
-uint8_t *
-past_random(size_t len, uint64_t seed)
-{
-	uint8_t *p = malloc(len ? len : 1);
-	uint64_t x = seed * 0x9e3779b97f4a7c15u + 1;
-
-	if (!p)
-		abort();
-	for (size_t i = 0; i < len; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		p[i] = (uint8_t)(x >> 32);
-	}
-	return p;
-}
-
-void
 past_fixture_add_source(struct past_fixture *f, const char *name, struct source *out)
 {
 	struct repo_admin *a;
@@ -64,36 +21,18 @@ past_fixture_add_source(struct past_fixture *f, const char *name, struct source 
 	snprintf(out->name, sizeof(out->name), "%s", name);
 	out->kind = SOURCE_PG;
 	out->conninfo = strdup("host=/nowhere");
-	past_must(repo_admin_open(&a, &f->opts), "repo_admin_open");
+	fixture_must(repo_admin_open(&a, &f->store.opts), "repo_admin_open");
 	memcpy(out->domain_id, repo_reader_header(repo_admin_reader(a))->default_domain,
 	    DOMAIN_ID_LEN);
-	past_must(source_add(a, out), "source_add");
+	fixture_must(source_add(a, out), "source_add");
 	repo_admin_close(a);
 }
 
 void
 past_fixture_new(struct past_fixture *f)
 {
-	struct repo_init_opts init = { 0 };
-	const char *tmp = getenv("TMPDIR");
-
 	memset(f, 0, sizeof(*f));
-	past_must(secret_init(), "secret_init");
-	snprintf(f->dir, sizeof(f->dir), "%.40s/pastfs-fs-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(f->dir))
-		abort();
-	snprintf(f->repo, sizeof(f->repo), "%s/repo", f->dir);
-	snprintf(f->cache, sizeof(f->cache), "%s/cache", f->dir);
-	if (mkdir(f->cache, 0700))
-		abort();
-	memset(f->key, 7, sizeof(f->key));
-	f->cred = (struct credential){
-		.kind = KEYSLOT_KEYFILE,
-		.data = f->key,
-		.len = sizeof(f->key),
-	};
-	f->opts = (struct repo_opts){ .url = f->repo, .cred = &f->cred, .cache_dir = f->cache };
-	past_must(repo_init(&f->opts, &init), "repo_init");
+	store_fixture_make(&f->store);
 	past_fixture_add_source(f, "main", &f->source);
 }
 
@@ -101,19 +40,7 @@ void
 past_fixture_free(struct past_fixture *f)
 {
 	source_release(&f->source);
-	past_remove_tree(f->dir);
-}
-
-static void
-write_file(struct lane *lane, const struct past_file *file, struct content *content)
-{
-	enum chunking chunking = file->chunking ? file->chunking : CHUNKING_CDC;
-	struct content_writer *cw;
-
-	past_must(content_writer_new(&cw, lane, chunking, NULL), "content_writer_new");
-	past_must(content_writer_append(cw, file->data, file->len), "content_writer_append");
-	past_must(content_writer_finish(cw, content), "content_writer_finish");
-	content_writer_free(cw);
+	store_fixture_remove(&f->store);
 }
 
 static void
@@ -142,7 +69,7 @@ write_tree(struct lane *lane, const struct past_part *part, struct tree_entry *r
 {
 	struct tree_builder *tb;
 
-	past_must(tree_builder_new(&tb), "tree_builder_new");
+	fixture_must(tree_builder_new(&tb), "tree_builder_new");
 	for (size_t i = 0; i < part->nfiles; i++) {
 		const struct past_file *file = &part->files[i];
 		struct tree_entry e = {
@@ -157,12 +84,13 @@ write_tree(struct lane *lane, const struct past_part *part, struct tree_entry *r
 
 		copy_xattrs(file, &e);
 		if (file->type == TREE_FILE)
-			write_file(lane, file, &e.content);
+			fixture_content(lane, file->chunking ? file->chunking : CHUNKING_CDC, NULL,
+			    file->data, file->len, &e.content);
 		if (file->target)
 			e.target = strdup(file->target);
-		past_must(tree_builder_add(tb, file->path, &e), file->path);
+		fixture_must(tree_builder_add(tb, file->path, &e), file->path);
 	}
-	past_must(tree_builder_finish(tb, lane, NULL, root), "tree_builder_finish");
+	fixture_must(tree_builder_finish(tb, lane, NULL, root), "tree_builder_finish");
 	tree_builder_free(tb);
 }
 
@@ -177,8 +105,8 @@ past_fixture_snapshot(struct past_fixture *f, const struct source *source, int64
 
 	if (!source)
 		source = &f->source;
-	past_must(repo_writer_open(&w, &f->opts, &wopts), "repo_writer_open");
-	past_must(lane_new(&lane, w), "lane_new");
+	fixture_must(repo_writer_open(&w, &f->store.opts, &wopts), "repo_writer_open");
+	fixture_must(lane_new(&lane, w), "lane_new");
 	memset(out, 0, sizeof(*out));
 	memcpy(out->source_id, source->id, SOURCE_ID_LEN);
 	out->time_us = out->started_us = out->finished_us = time_s * 1000000;
@@ -203,7 +131,7 @@ past_fixture_snapshot(struct past_fixture *f, const struct source *source, int64
 	}
 	snapshot_make_id(out);
 	lane_free(lane);
-	past_must(snapshot_commit(w, out), "snapshot_commit");
+	fixture_must(snapshot_commit(w, out), "snapshot_commit");
 	repo_writer_close(w);
 }
 
@@ -212,7 +140,7 @@ past_fixture_reader(struct past_fixture *f)
 {
 	struct repo_reader *r;
 
-	past_must(repo_reader_open(&r, &f->opts), "repo_reader_open");
+	fixture_must(repo_reader_open(&r, &f->store.opts), "repo_reader_open");
 	return r;
 }
 
@@ -249,13 +177,13 @@ past_fixture_damage(struct past_fixture *f, const struct chunk_id *id)
 	struct repo_reader *r = past_fixture_reader(f);
 	struct index_place place;
 
-	past_must(index_find(repo_reader_index(r), id, &place), "index_find");
+	fixture_must(index_find(repo_reader_index(r), id, &place), "index_find");
 	hex_encode(wanted, place.pack_id, PACK_ID_LEN);
 	/* In the middle of the sealed bytes: neither a header nor a neighbour. */
 	wanted_off = place.off + place.sealed_len / 2;
 	repo_reader_close(r);
 	damaged_packs = 0;
-	nftw(f->repo, flip_in_pack, 16, FTW_PHYS);
+	nftw(f->store.url, flip_in_pack, 16, FTW_PHYS);
 	if (damaged_packs != 1)
 		abort();
 }

@@ -1,5 +1,5 @@
 /*
- * past_fixture: a repository in a temporary directory, with snapshots made from a list of files.
+ * past_fixture: a throw-away repository with snapshots made from lists of files.
  *
  * Any failure here is a fault of the test's ground, so it ends the program with the message.
  */
@@ -9,17 +9,13 @@
 #include "store/repo.h"
 #include "store/snapshot.h"
 #include "store/tree.h"
+#include "tests/support/store_fixture.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 struct past_fixture {
-	char dir[64]; /* everything is below it; removed at the end */
-	char repo[80];
-	char cache[80];
-	uint8_t key[KEYFILE_MIN_BYTES];
-	struct credential cred;
-	struct repo_opts opts;
+	struct store_fixture store;
 	struct source source;
 };
 
@@ -61,12 +57,5 @@ struct repo_reader *past_fixture_reader(struct past_fixture *f);
 
 /* Flip a bit in the stored form of a chunk, so that reading it fails. */
 void past_fixture_damage(struct past_fixture *f, const struct chunk_id *id);
-
-/* `len` bytes that do not compress, the same for a seed; to free(). */
-uint8_t *past_random(size_t len, uint64_t seed);
-/* Remove a directory and all in it. */
-void past_remove_tree(const char *path);
-/* End the test program with this thread's message unless rc is 0. */
-void past_must(int rc, const char *what);
 
 #endif

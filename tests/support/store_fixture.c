@@ -1,5 +1,6 @@
 #include "tests/support/store_fixture.h"
 
+#include "store/backend.h"
 #include "store/base/err.h"
 #include "store/secret.h"
 
@@ -10,13 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void
-must(int rc, const char *what)
+void
+fixture_must(int rc, const char *what)
 {
-	if (rc) {
-		fprintf(stderr, "%s: %d: %s\n", what, rc, err_msg());
-		abort();
-	}
+	if (rc == 0)
+		return;
+	fprintf(stderr, "%s: %d: %s\n", what, rc, err_msg());
+	abort();
 }
 
 void
@@ -40,21 +41,20 @@ remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 	return remove(path);
 }
 
-void
+int
 fixture_rmtree(const char *dir)
 {
-	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
 void
 store_fixture_make(struct store_fixture *f)
 {
-	const struct repo_init_opts init = {
-		.slot_label = "test", .cost = { .argon_ops = 1, .argon_mem_bytes = 8192 }
-	};
+	const struct repo_init_opts init = { .slot_label = "test",
+		.cost = { .argon_ops = 1, .argon_mem_bytes = 8192 } };
 
 	memset(f, 0, sizeof(*f));
-	must(secret_init(), "secret_init");
+	fixture_must(secret_init(), "secret_init");
 	fixture_tempdir(f->dir);
 	snprintf(f->url, sizeof(f->url), "%s/repo", f->dir);
 	snprintf(f->cache, sizeof(f->cache), "%s/cache", f->dir);
@@ -64,7 +64,7 @@ store_fixture_make(struct store_fixture *f)
 	f->opts.url = f->url;
 	f->opts.cred = &f->cred;
 	f->opts.cache_dir = f->cache;
-	must(repo_init(&f->opts, &init), "repo_init");
+	fixture_must(repo_init(&f->opts, &init), "repo_init");
 }
 
 void
@@ -91,6 +91,17 @@ fixture_noise(uint8_t *buf, size_t len, uint64_t seed)
 		buf[i] = (uint8_t)(next_random(&s) >> 24);
 }
 
+uint8_t *
+fixture_noise_new(size_t len, uint64_t seed)
+{
+	uint8_t *buf = malloc(len ? len : 1);
+
+	if (!buf)
+		abort();
+	fixture_noise(buf, len, seed);
+	return buf;
+}
+
 void
 fixture_text(uint8_t *buf, size_t len, uint64_t seed)
 {
@@ -102,8 +113,8 @@ fixture_text(uint8_t *buf, size_t len, uint64_t seed)
 	while (at < len) {
 		char word[32];
 		uint64_t r = next_random(&s);
-		int n = snprintf(word, sizeof(word), "%s%u", words[r % 12],
-		    (unsigned)(r >> 32) % 1000);
+		int n =
+		    snprintf(word, sizeof(word), "%s%u", words[r % 12], (unsigned)(r >> 32) % 1000);
 		size_t take = (size_t)n < len - at ? (size_t)n : len - at;
 
 		memcpy(buf + at, word, take);
@@ -117,8 +128,26 @@ fixture_content(struct lane *lane, enum chunking chunking, const struct content 
 {
 	struct content_writer *cw;
 
-	must(content_writer_new(&cw, lane, chunking, prev), "content_writer_new");
-	must(content_writer_append(cw, data, len), "content_writer_append");
-	must(content_writer_finish(cw, out), "content_writer_finish");
+	fixture_must(content_writer_new(&cw, lane, chunking, prev), "content_writer_new");
+	fixture_must(content_writer_append(cw, data, len), "content_writer_append");
+	fixture_must(content_writer_finish(cw, out), "content_writer_finish");
 	content_writer_free(cw);
+}
+
+static int
+count_one(void *ctx, const char *name, const struct object_info *info)
+{
+	(void)name;
+	(void)info;
+	++*(size_t *)ctx;
+	return 0;
+}
+
+size_t
+fixture_count_objects(struct repo_reader *r, const char *prefix)
+{
+	size_t n = 0;
+
+	fixture_must(backend_list(repo_reader_backend(r), prefix, count_one, &n), prefix);
+	return n;
 }

@@ -31,7 +31,7 @@ static struct past_fixture fx;
 static struct repo_reader *reader;
 static struct snapshot snap;
 static uint8_t *big, *odd;
-static char target[128];
+static char target[220];
 static size_t damaged_told;
 
 static struct tree_xattr xattrs[] = {
@@ -126,7 +126,7 @@ extract(const struct extract_opts *opts, struct extract_totals *totals)
 static char *
 path_of(const char *name)
 {
-	static char path[256];
+	static char path[320];
 
 	snprintf(path, sizeof(path), "%s/%s", target, name);
 	return path;
@@ -190,7 +190,7 @@ static void
 clean(void)
 {
 	chmod(path_of("base"), 0700);
-	past_remove_tree(target);
+	fixture_rmtree(target);
 	damaged_told = 0;
 }
 
@@ -275,7 +275,7 @@ test_refusal_and_force(void **state)
 	struct extract_opts opts = options();
 	struct extract_totals totals;
 	struct timespec times[2] = { { 1500000000, 123456789 }, { 1500000000, 123456789 } };
-	char outside[160];
+	char outside[240];
 
 	(void)state;
 	assert_int_equal(mkdir(target, 0700), 0);
@@ -285,12 +285,12 @@ test_refusal_and_force(void **state)
 	assert_int_equal(access(path_of("PG_VERSION"), F_OK), -1);
 
 	/* Something of the right size and time, but not of this tree; and links that lead out. */
-	snprintf(outside, sizeof(outside), "%s/outside", fx.dir);
+	snprintf(outside, sizeof(outside), "%s/outside", fx.store.dir);
 	assert_int_equal(mkdir(outside, 0700), 0);
 	write_text(path_of("PG_VERSION"), "99\n");
 	assert_int_equal(utimensat(AT_FDCWD, path_of("PG_VERSION"), times, 0), 0);
 	assert_int_equal(symlink(outside, path_of("base")), 0);
-	snprintf(outside, sizeof(outside), "%s/outside/victim", fx.dir);
+	snprintf(outside, sizeof(outside), "%s/outside/victim", fx.store.dir);
 	write_text(outside, "safe");
 	assert_int_equal(symlink(outside, path_of("empty")), 0);
 	opts.force = true;
@@ -298,7 +298,7 @@ test_refusal_and_force(void **state)
 	check_all();
 	check_content(path_of("stranger"), (const uint8_t *)"stays", 5);
 	check_content(outside, (const uint8_t *)"safe", 4);
-	snprintf(outside, sizeof(outside), "%s/outside/big", fx.dir);
+	snprintf(outside, sizeof(outside), "%s/outside/big", fx.store.dir);
 	assert_int_equal(access(outside, F_OK), -1);
 	clean();
 }
@@ -387,7 +387,7 @@ test_cuts(void **state)
 		if (rc == ERR_EXISTS)
 			assert_int_equal(access(path_of(OUTDIR_MARKER), F_OK), -1);
 		else
-			past_must(rc, "extract after a cut");
+			fixture_must(rc, "extract after a cut");
 		if (finished)
 			assert_int_equal(rc, ERR_EXISTS);
 		resumed += totals.resumed_files;
@@ -478,11 +478,11 @@ static int
 setup(void **state)
 {
 	const struct past_part part = { .name = "", .files = files, .nfiles = NFILES };
-	uint8_t *head = past_random(2 << 20, 1);
+	uint8_t *head = fixture_noise_new(2 << 20, 1);
 
 	(void)state;
 	big = calloc(1, BIG_BYTES);
-	odd = past_random(ODD_BYTES, 2);
+	odd = fixture_noise_new(ODD_BYTES, 2);
 	if (!big)
 		return -1;
 	memcpy(big, head, 2 << 20);
@@ -493,7 +493,7 @@ setup(void **state)
 	past_fixture_new(&fx);
 	past_fixture_snapshot(&fx, NULL, T0, &part, 1, &snap);
 	reader = past_fixture_reader(&fx);
-	snprintf(target, sizeof(target), "%s/target", fx.dir);
+	snprintf(target, sizeof(target), "%s/target", fx.store.dir);
 	return 0;
 }
 

@@ -44,7 +44,7 @@
 
 static struct past_fixture fx;
 static uint8_t *big;
-static char point[128], snap_dir[256];
+static char point[220], snap_dir[320];
 static pid_t server = -1;
 
 /* A minimal access list with one named user: version 2, then tag, permissions, id. */
@@ -134,7 +134,7 @@ serve(int ready_fd)
 	struct view *v;
 	int rc;
 
-	past_must(view_open(&v, r, &vopts), "view_open");
+	fixture_must(view_open(&v, r, &vopts), "view_open");
 	rc = mount_serve(v, &mopts);
 	if (rc)
 		fprintf(stderr, "mount_serve: %s\n", err_msg());
@@ -463,12 +463,12 @@ static void
 test_bad_mountpoints(void **state)
 {
 	struct mount_opts opts = { .mountpoint = "/nonexistent/point" };
-	char file[160];
+	char file[220];
 
 	(void)state;
 	assert_int_equal(mount_serve(NULL, &opts), ERR_NOTFOUND);
 	assert_non_null(strstr(err_msg(), "mkdir"));
-	snprintf(file, sizeof(file), "%s/file", fx.dir);
+	snprintf(file, sizeof(file), "%s/file", fx.store.dir);
 	close(open(file, O_CREAT | O_WRONLY, 0600));
 	opts.mountpoint = file;
 	assert_int_equal(mount_serve(NULL, &opts), ERR_USAGE);
@@ -488,7 +488,7 @@ static void
 test_new_and_damaged(void **state)
 {
 	enum { HURT_BYTES = 16 * CHUNK_PAGE_BYTES };
-	uint8_t *data = past_random(HURT_BYTES, 5), page[4096];
+	uint8_t *data = fixture_noise_new(HURT_BYTES, 5), page[4096];
 	const struct past_file own[] = {
 		{ .path = "", .type = TREE_DIR, .mode = 0700 },
 		{ .path = "hurt",
@@ -556,7 +556,7 @@ setup(void **state)
 
 	(void)state;
 	past_fixture_new(&fx);
-	big = past_random(BIG_BYTES, 3);
+	big = fixture_noise_new(BIG_BYTES, 3);
 	files[0] = (struct past_file){ .path = "", .type = TREE_DIR, .mode = 0755 };
 	files[1] = (struct past_file){ .path = "PG_VERSION",
 		.type = TREE_FILE,
@@ -590,9 +590,9 @@ setup(void **state)
 	past_fixture_snapshot(&fx, NULL, T0, &part, 1, &s);
 	snapshot_release(&s);
 	/* Others must get through to the mountpoint, too. */
-	if (chmod(fx.dir, 0755))
+	if (chmod(fx.store.dir, 0755))
 		return -1;
-	snprintf(point, sizeof(point), "%s/mnt", fx.dir);
+	snprintf(point, sizeof(point), "%s/mnt", fx.store.dir);
 	snprintf(snap_dir, sizeof(snap_dir), "%s/main/snapshots/" SNAP, point);
 	return mkdir(point, 0755);
 }

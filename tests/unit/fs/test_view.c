@@ -90,7 +90,7 @@ open_view(struct repo_reader **r)
 	struct view *v;
 
 	*r = past_fixture_reader(&fx);
-	past_must(view_open(&v, *r, &opts), "view_open");
+	fixture_must(view_open(&v, *r, &opts), "view_open");
 	return v;
 }
 
@@ -490,7 +490,7 @@ test_damage(void **state)
 	struct content_visitor visitor = { .chunk = reference_at, .ctx = &id };
 	struct past_file own[] = { files[0], files[5] };
 	const struct past_part part = { .name = "", .files = own, .nfiles = 2 };
-	uint8_t *data = past_random(BIG_BYTES, 99), *buf = malloc(BIG_BYTES);
+	uint8_t *data = fixture_noise_new(BIG_BYTES, 99), *buf = malloc(BIG_BYTES);
 	size_t got, lo = CHUNK_PAGE_BYTES, hi = 2 * CHUNK_PAGE_BYTES;
 
 	(void)state;
@@ -581,9 +581,9 @@ test_faults(void **state)
 		if (!rc)
 			assert_memory_equal(buf, big + 50, got);
 		view_close(v);
-		past_must(view_open(&v, r, &opts), "view_open after a fault");
-		past_must(walk(v, path, &attr), "walk after a fault");
-		past_must(
+		fixture_must(view_open(&v, r, &opts), "view_open after a fault");
+		fixture_must(walk(v, path, &attr), "walk after a fault");
+		fixture_must(
 		    view_read(v, attr.st.st_ino, buf, sizeof(buf), 50, &got), "read after a fault");
 		assert_int_equal(got, sizeof(buf));
 		assert_memory_equal(buf, big + 50, got);
@@ -601,8 +601,8 @@ setup(void **state)
 	struct source idle;
 
 	(void)state;
-	big = past_random(BIG_BYTES, 1);
-	odd = past_random(ODD_BYTES, 2);
+	big = fixture_noise_new(BIG_BYTES, 1);
+	odd = fixture_noise_new(ODD_BYTES, 2);
 	files[5].data = big;
 	files[6].data = odd;
 	past_fixture_new(&fx);
