@@ -119,6 +119,15 @@ def test_killed_init(tmp, moments):
         p.run("check")
 
 
+def finish_restore(p, to):
+    """The same command again completes the directory, or refuses it because it is complete."""
+    r = p.run("restore", "main@" + p.first, to, "--keep-archiving", status=None)
+    if r.status != vault.DONE:
+        # Ended behind its last step: it is a directory of the user's now.
+        assert "--force" in r.err, str(r)
+    vault.assert_same(p.oracle, vault.tree(to), to)
+
+
 def test_killed_restores(tmp, busy, moments):
     c, p = busy
     took = duration(p, "restore", "main@" + p.first, tmp + "/whole", "--keep-archiving")
@@ -130,11 +139,7 @@ def test_killed_restores(tmp, busy, moments):
             # Killed behind the last file: everything but the marker is there.
             left = vault.tree(to, times=False)
             assert set(vault.tree(tmp + "/whole", times=False)) <= set(left)
-        r = p.run("restore", "main@" + p.first, to, "--keep-archiving", status=None)
-        if r.status != vault.DONE:
-            # Killed behind its last step: it is a directory of the user's now, and complete.
-            assert "--force" in r.err, str(r)
-        vault.assert_same(p.oracle, vault.tree(to), "restore %d" % i)
+        finish_restore(p, to)
 
 
 def test_killed_index_rebuilds(tmp, busy, moments):
@@ -175,8 +180,7 @@ def test_interrupted(tmp, busy, moments, sig):
     status = kill_at(p, 0.15, "restore", "main@" + p.first, to, "--keep-archiving",
                      sig=sig)
     assert status in (0, vault.FAILED, -sig)
-    p.restore("main@" + p.first, to, "--keep-archiving")
-    vault.assert_same(p.oracle, vault.tree(to))
+    finish_restore(p, to)
 
 
 def test_two_backups_at_once(tmp, busy):
