@@ -25,10 +25,10 @@
 #include "store/base/err.h"
 #include "store/base/sys.h"
 #include "store/secret.h"
+#include "tests/support/store_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -573,21 +573,6 @@ check_goes_on(struct backend *b, int object)
 	return is_whole(b, object) ? NULL : "the next put is partial";
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-	(void)st;
-	(void)kind;
-	(void)ftw;
-	return remove(path);
-}
-
-static void
-remove_tree(const char *path)
-{
-	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 static char *
 make_directory(void)
 {
@@ -625,7 +610,7 @@ check_state(const struct disk *d, unsigned seed, int go_on_with)
 		for (int i = 0; i < NOBJECTS && !broken; i++)
 			broken = d->must_be[i] ? "the whole place is lost" : NULL;
 	}
-	remove_tree(base);
+	fixture_rmtree(base);
 	free(base);
 	return broken;
 }
@@ -678,7 +663,7 @@ make_record(void)
 	sys_hooks_set(&hooks);
 	run_script(r, root);
 	sys_hooks_set(NULL);
-	remove_tree(base);
+	fixture_rmtree(base);
 	free(base);
 	return r;
 }

@@ -1,8 +1,9 @@
 #include "tests/support/pg_scratch.h"
 
+#include "tests/support/store_fixture.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <glob.h>
 #include <grp.h>
 #include <pwd.h>
@@ -48,19 +49,10 @@ pg_scratch_new(struct pg_scratch *s)
 	snprintf(s->pgdata, sizeof(s->pgdata), "%s/data", s->dir);
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 void
 pg_scratch_free(struct pg_scratch *s)
 {
-	if (nftw(s->dir, remove_one, 32, FTW_DEPTH | FTW_PHYS))
+	if (fixture_rmtree(s->dir))
 		die("remove the directory");
 }
 

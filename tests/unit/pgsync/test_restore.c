@@ -2,10 +2,10 @@
 #include "pgsync/restore.h"
 #include "store/base/err.h"
 #include "store/base/sys.h"
+#include "tests/support/store_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -21,34 +21,23 @@
 #define CONF "postgresql.auto.conf"
 #define OLD  "work_mem = '4MB'\narchive_mode = 'on'\narchive_command = 'cp %p /archive/%f'"
 
-static char dir[64], conf[128], temp[128];
+static char dir[200], conf[256], temp[256];
 
 static int
 setup(void **state)
 {
 	(void)state;
-	snprintf(dir, sizeof(dir), "/tmp/pastfs-restore-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
+	fixture_tempdir(dir);
 	snprintf(conf, sizeof(conf), "%s/" CONF, dir);
 	snprintf(temp, sizeof(temp), "%s/" CONF ".pastfs", dir);
 	return 0;
 }
 
 static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
-}
-
-static int
 teardown(void **state)
 {
 	(void)state;
-	return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	return fixture_rmtree(dir);
 }
 
 static void

@@ -14,11 +14,11 @@
 #include "store/base/sys.h"
 #include "store/secret.h"
 #include "tests/support/backend_conformance.h"
+#include "tests/support/store_fixture.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -54,19 +54,10 @@ open_place(void *place)
 	return backend_open(&b, place, false) == 0 ? b : NULL;
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-	(void)st;
-	(void)kind;
-	(void)ftw;
-	return remove(path);
-}
-
 static void
 remove_place(void *place)
 {
-	nftw(place, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	fixture_rmtree(place);
 	free(place);
 }
 

@@ -6,7 +6,6 @@
 
 #include <cmocka.h>
 
-#include "store/backend.h"
 #include "store/base/bytes.h"
 #include "store/base/err.h"
 #include "store/base/sys.h"
@@ -144,23 +143,10 @@ fresh(const char *name)
 	return s;
 }
 
-static int
-count_object(void *ctx, const char *name, const struct object_info *info)
-{
-	(void)name;
-	(void)info;
-	++*(size_t *)ctx;
-	return 0;
-}
-
 static size_t
 count_objects(struct fixture *f)
 {
-	size_t n = 0;
-	struct backend *b = repo_reader_backend(repo_admin_reader(f->admin));
-
-	assert_int_equal(backend_list(b, "sources/", count_object, &n), 0);
-	return n;
+	return fixture_count_objects(repo_admin_reader(f->admin), "sources/");
 }
 
 static void

@@ -2,13 +2,13 @@
 #include "store/base/err.h"
 #include "store/base/sys.h"
 #include "store/secret.h"
+#include "tests/support/store_fixture.h"
 #include "tools/args.h"
 #include "tools/config.h"
 #include "tools/credential_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -21,7 +21,7 @@
 
 #include <cmocka.h>
 
-static char dir[64];
+static char dir[200];
 static char warned[2048];
 
 static const struct verb verb = { .name = "x", .groups = ARGS_OPEN };
@@ -37,7 +37,7 @@ warn(void *ctx, const char *message)
 static char *
 at(const char *name)
 {
-	static char paths[4][128];
+	static char paths[4][256];
 	static int next;
 	char *p = paths[next++ % 4];
 
@@ -77,21 +77,10 @@ static int
 setup(void **state)
 {
 	(void)state;
-	snprintf(dir, sizeof(dir), "/tmp/pastfs-config-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
+	fixture_tempdir(dir);
 	warned[0] = '\0';
 	clear_environment();
 	return secret_init();
-}
-
-static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
 }
 
 static int
@@ -99,7 +88,7 @@ teardown(void **state)
 {
 	(void)state;
 	clear_environment();
-	return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	return fixture_rmtree(dir);
 }
 
 static int
