@@ -16,6 +16,7 @@
 #include "store/base/sys.h"
 #include "tests/support/fake_pg.h"
 #include "tests/support/store_fixture.h"
+#include "tests/support/wal_page.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -54,27 +55,15 @@ struct script {
 	char slot[64], stream[160];
 };
 
-static void
-make_page(uint8_t *page, uint64_t lsn, uint32_t timeline)
-{
-	bool first = lsn % SEGMENT == 0;
-
-	memset(page, 0, WAL_PAGE_LONG_HEADER);
-	le16_store(page, 0xd110);
-	le16_store(page + 2, first ? 2 : 0);
-	le32_store(page + 4, timeline);
-	le64_store(page + 8, lsn);
-	if (first) {
-		le64_store(page + 24, SYSTEM_ID);
-		le32_store(page + 32, SEGMENT);
-		le32_store(page + 36, WAL_PAGE_BYTES);
-	}
-}
-
 static int
 setup(void **state)
 {
 	static const struct repo_writer_opts wopts;
+	const struct walmsg_expect headers = {
+		.system_identifier = SYSTEM_ID,
+		.timeline = 1,
+		.segment_bytes = SEGMENT,
+	};
 
 	(void)state;
 	store_fixture_make(&fix);
@@ -83,7 +72,7 @@ setup(void **state)
 	assert_non_null(wal);
 	fixture_text(wal, 2 * SEGMENT, 9);
 	for (uint32_t at = 0; at < 2 * SEGMENT; at += WAL_PAGE_BYTES)
-		make_page(wal + at, FIRST + at, 1);
+		wal_page_head(wal + at, FIRST + at, &headers);
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "store/base/err.h"
 #include "store/base/sys.h"
 #include "tests/support/store_fixture.h"
+#include "tests/support/wal_page.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -40,27 +41,15 @@ static const struct walsink_opts opts = {
 	.gid = 27,
 };
 
-static void
-make_page(uint8_t *page, uint64_t lsn)
-{
-	bool first = lsn % SEGMENT == 0;
-
-	memset(page, 0, WAL_PAGE_LONG_HEADER);
-	le16_store(page, 0xd110);
-	le16_store(page + 2, first ? 2 : 0);
-	le32_store(page + 4, 3);
-	le64_store(page + 8, lsn);
-	if (first) {
-		le64_store(page + 24, 77);
-		le32_store(page + 32, SEGMENT);
-		le32_store(page + 36, WAL_PAGE_BYTES);
-	}
-}
-
 static int
 setup(void **state)
 {
 	static const struct repo_writer_opts wopts;
+	const struct walmsg_expect headers = {
+		.system_identifier = 77,
+		.timeline = 3,
+		.segment_bytes = SEGMENT,
+	};
 
 	(void)state;
 	store_fixture_make(&fix);
@@ -70,7 +59,7 @@ setup(void **state)
 	assert_non_null(wal);
 	fixture_text(wal, 3 * SEGMENT, 5);
 	for (uint32_t at = 0; at < 3 * SEGMENT; at += WAL_PAGE_BYTES)
-		make_page(wal + at, START - 0x28 + at);
+		wal_page_head(wal + at, START - 0x28 + at, &headers);
 	return 0;
 }
 
