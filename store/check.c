@@ -37,7 +37,7 @@ struct id_set {
 
 struct pack_task {
 	uint8_t id[PACK_ID_LEN];
-	uint64_t bytes; /* as listed */
+	uint64_t bytes;  /* as listed */
 	bool toc_is_bad; /* its chunks were not looked at in pass 2 */
 };
 
@@ -290,8 +290,8 @@ check_chunk(struct pack_worker *w, const char *name, const struct pack_entry *e)
 	if (rc == 0)
 		rc = mac_compute(w->mac, chunk_data(chunk), chunk_len(chunk), id);
 	if (rc == 0 && memcmp(id, e->id.b, CHUNK_ID_LEN) != 0)
-		rc = err_set(ERR_DAMAGED,
-		    "content in %s at %u opens but is not what its id says", name, e->off);
+		rc = err_set(ERR_DAMAGED, "content in %s at %u opens but is not what its id says",
+		    name, e->off);
 	if (rc == 0)
 		progress_bytes(w->c->opts->progress, e->sealed_len);
 	chunk_release(chunk);
@@ -312,8 +312,8 @@ check_entries(struct pack_worker *w, const char *name, const struct pack_toc *to
 		if (rc == 0 && e->encoding == ENCODING_DELTA) {
 			rc = repo_reader_has(w->c->reader, &e->base);
 			if (rc == 1) {
-				err_set(ERR_DAMAGED, "the base of a delta in %s is in no pack",
-				    name);
+				err_set(
+				    ERR_DAMAGED, "the base of a delta in %s is in no pack", name);
 				rc = report_chunk(w->c, name, &e->id);
 			}
 		}
@@ -560,9 +560,7 @@ static int
 visit_entry(void *ctx, const char *path, const struct tree_entry *e)
 {
 	struct check *c = ctx;
-	struct content_visitor v = {
-		.chunk = visit_chunk, .broken = visit_broken_node, .ctx = c
-	};
+	struct content_visitor v = { .chunk = visit_chunk, .broken = visit_broken_node, .ctx = c };
 	uint64_t before = c->totals->findings;
 	int rc = cancel_check();
 
@@ -633,9 +631,7 @@ check_snapshot(void *ctx, const char *name, const struct object_info *info)
 int
 check_run(struct repo_reader *r, const struct check_opts *opts, struct check_totals *totals)
 {
-	struct check c = {
-		.reader = r, .repo = reader_repo(r), .opts = opts, .totals = totals
-	};
+	struct check c = { .reader = r, .repo = reader_repo(r), .opts = opts, .totals = totals };
 	int rc;
 
 	memset(totals, 0, sizeof(*totals));

@@ -16,10 +16,10 @@ struct repo_reader;
 struct progress;
 
 enum check_what {
-	CHECK_OBJECT,  /* an object cannot be opened: `object` */
-	CHECK_PACK,    /* a pack is missing, short, or its checksum or table is wrong: `object` */
-	CHECK_CHUNK,   /* a chunk is damaged or missing: `object` is its pack (or ""), `chunk` its id */
-	CHECK_FILE,    /* a file of a snapshot is touched: source, snapshot, path, off, len */
+	CHECK_OBJECT, /* an object cannot be opened: `object` */
+	CHECK_PACK,   /* a pack is missing, short, or its checksum or table is wrong: `object` */
+	CHECK_CHUNK, /* a chunk is damaged or missing: `object` its pack (or ""), `chunk` its id */
+	CHECK_FILE, /* a file of a snapshot is touched: source, snapshot, path, off, len */
 };
 
 struct check_finding {
@@ -32,7 +32,8 @@ struct check_finding {
 };
 
 struct check_totals {
-	uint64_t snapshots, files, chunks, packs, bytes_read, damaged_chunks, damaged_files, findings;
+	uint64_t snapshots, files, chunks, packs, bytes_read, damaged_chunks, damaged_files,
+	    findings;
 };
 
 struct check_opts {

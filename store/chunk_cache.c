@@ -24,7 +24,7 @@ struct chunk {
 struct slot {
 	struct chunk_id id;
 	struct chunk *chunk;
-	struct slot *next;         /* in the bucket */
+	struct slot *next;          /* in the bucket */
 	struct slot *newer, *older; /* in the order of use; loaded slots only */
 };
 

@@ -19,7 +19,7 @@ int chunk_cache_new(struct chunk_cache **out, size_t max_bytes);
 /* Every chunk still referenced stays valid until it is released. */
 void chunk_cache_free(struct chunk_cache *c);
 
-/* A new chunk of `len` bytes with one reference, content for the caller to fill; NULL: no memory. */
+/* A new chunk with one reference and `len` bytes for the caller to fill; NULL: no memory. */
 struct chunk *chunk_new(const struct chunk_id *id, size_t len);
 uint8_t *chunk_buffer(struct chunk *c);
 

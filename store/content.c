@@ -78,7 +78,7 @@ static bool
 leaf_ref_sane(const struct chunk_ref *r, unsigned kind)
 {
 	return (kind == CHUNK_STORED || kind == CHUNK_ZERO) && r->len > 0 &&
-	    r->len <= CHUNK_MAX_BYTES;
+	       r->len <= CHUNK_MAX_BYTES;
 }
 
 static int
@@ -277,8 +277,8 @@ map_node_decode(struct map_node *node, const void *data, size_t len)
 }
 
 int
-map_node_load(struct map_node *node, struct repo_reader *r, const struct node_ref *ref,
-    uint8_t depth)
+map_node_load(
+    struct map_node *node, struct repo_reader *r, const struct node_ref *ref, uint8_t depth)
 {
 	struct chunk *chunk;
 	uint64_t sum = 0;
@@ -321,8 +321,7 @@ node_view_close(struct node_view *v)
 }
 
 static int
-node_view_open(
-    struct node_view *v, struct repo_reader *r, const struct chunk_id *id, uint8_t depth)
+node_view_open(struct node_view *v, struct repo_reader *r, const struct chunk_id *id, uint8_t depth)
 {
 	int rc = repo_reader_chunk(r, id, &v->chunk);
 
@@ -433,8 +432,8 @@ find_leaf(struct repo_reader *r, const struct content *c, uint64_t off, struct l
 
 /* Copy from one chunk: `within` bytes into it. */
 static int
-read_chunk(struct repo_reader *r, const struct chunk_ref *ref, uint64_t within, uint8_t *buf,
-    size_t len)
+read_chunk(
+    struct repo_reader *r, const struct chunk_ref *ref, uint64_t within, uint8_t *buf, size_t len)
 {
 	struct chunk *chunk;
 	int rc;
@@ -545,7 +544,8 @@ content_prefetch(struct repo_reader *r, const struct content *c, uint64_t off, u
 }
 
 static int
-visit_leaves(const struct content_visitor *v, const struct chunk_ref *refs, uint32_t n, uint64_t off)
+visit_leaves(
+    const struct content_visitor *v, const struct chunk_ref *refs, uint32_t n, uint64_t off)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		int rc = v->chunk ? v->chunk(v->ctx, off, &refs[i]) : 0;
@@ -574,9 +574,9 @@ visit_inner(struct repo_reader *r, const struct content_visitor *v, const struct
 				return rc;
 		} else {
 			/* Recursion is bounded by CONTENT_MAX_DEPTH. */
-			rc = depth == 1 ? visit_leaves(v, node.leaf, node.n, off)
-					: visit_inner(r, v, node.inner, node.n,
-					      (uint8_t)(depth - 1), off);
+			rc = depth == 1
+				 ? visit_leaves(v, node.leaf, node.n, off)
+				 : visit_inner(r, v, node.inner, node.n, (uint8_t)(depth - 1), off);
 			map_node_release(&node);
 			if (rc)
 				return rc;

@@ -30,8 +30,9 @@ struct bytes;
 struct cursor;
 
 enum chunking {
-	CHUNKING_PAGES = 1,   /* fixed chunks of the header's page_chunk_bytes, the last may be short */
-	CHUNKING_CDC = 2,     /* content-defined */
+	CHUNKING_PAGES =
+	    1,            /* fixed chunks of the header's page_chunk_bytes, the last may be short */
+	CHUNKING_CDC = 2, /* content-defined */
 	CHUNKING_RECORDS = 3, /* cut by the writer: directories */
 };
 
@@ -85,8 +86,8 @@ int content_writer_new(struct content_writer **out, struct lane *lane, enum chun
  * CHUNKING_PAGES content, to be joined by content_join().  Spans of one file may be written by
  * several lanes at once.
  */
-int content_writer_new_span(struct content_writer **out, struct lane *lane, uint64_t span,
-    const struct content *prev);
+int content_writer_new_span(
+    struct content_writer **out, struct lane *lane, uint64_t span, const struct content *prev);
 
 int content_writer_append(struct content_writer *cw, const void *data, size_t len);
 
@@ -122,8 +123,7 @@ int content_pread(struct repo_reader *r, const struct content *c, void *buf, siz
     uint64_t off, size_t *got);
 
 /* Begin to decode what lies in [off, off+len) in the background. */
-void content_prefetch(
-    struct repo_reader *r, const struct content *c, uint64_t off, uint64_t len);
+void content_prefetch(struct repo_reader *r, const struct content *c, uint64_t off, uint64_t len);
 
 /*
  * Call `fn` for each data chunk in order, with its offset; a non-zero result ends it and is

@@ -25,9 +25,9 @@ struct trail {
 	struct map_node leaf;         /* the leaf in hand, where it had to be loaded */
 	const struct chunk_ref *refs; /* its chunks, or the inline ones */
 	uint32_t n, i;
-	uint64_t begin, end;          /* of the leaf, in the predecessor */
-	uint64_t at;                  /* where chunk i begins */
-	bool lost;                    /* unreadable: no more help from it */
+	uint64_t begin, end; /* of the leaf, in the predecessor */
+	uint64_t at;         /* where chunk i begins */
+	bool lost;           /* unreadable: no more help from it */
 };
 
 struct content_writer {
@@ -183,8 +183,8 @@ content_writer_new(struct content_writer **out, struct lane *lane, enum chunking
 }
 
 int
-content_writer_new_span(struct content_writer **out, struct lane *lane, uint64_t span,
-    const struct content *prev)
+content_writer_new_span(
+    struct content_writer **out, struct lane *lane, uint64_t span, const struct content *prev)
 {
 	int rc = writer_new(out, lane, CHUNKING_PAGES, prev);
 
@@ -367,8 +367,8 @@ drain_cdc(struct content_writer *cw, bool at_end)
 	size_t done = 0;
 	int rc = 0;
 
-	while (rc == 0 && done < cw->len &&
-	    (at_end || cw->len - done >= chunker_max(cw->chunker))) {
+	while (
+	    rc == 0 && done < cw->len && (at_end || cw->len - done >= chunker_max(cw->chunker))) {
 		size_t n = chunker_cut(cw->chunker, cw->buf + done, cw->len - done);
 
 		rc = put_chunk(cw, cw->buf + done, n);
@@ -466,9 +466,7 @@ raise_level(struct lane *lane, struct node_ref *refs, size_t *n, uint8_t depth)
 
 	for (size_t i = 0; i < *n; i += CONTENT_FANOUT) {
 		uint32_t k = *n - i < CONTENT_FANOUT ? (uint32_t)(*n - i) : CONTENT_FANOUT;
-		struct map_node node = {
-			.depth = (uint8_t)(depth + 1), .n = k, .inner = refs + i
-		};
+		struct map_node node = { .depth = (uint8_t)(depth + 1), .n = k, .inner = refs + i };
 		struct node_ref up = { .len = 0 };
 		int rc = put_node(lane, &node, NULL, &up.id);
 

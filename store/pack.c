@@ -55,8 +55,8 @@ make_chunk_aad(uint8_t aad[CHUNK_AAD_LEN], const struct pack_entry *e)
 }
 
 static void
-make_toc_aad(uint8_t aad[TOC_AAD_LEN], const uint8_t *pack_id, const uint8_t *domain_id,
-    enum pack_kind kind)
+make_toc_aad(
+    uint8_t aad[TOC_AAD_LEN], const uint8_t *pack_id, const uint8_t *domain_id, enum pack_kind kind)
 {
 	memcpy(aad, pack_id, PACK_ID_LEN);
 	memcpy(aad + 32, domain_id, DOMAIN_ID_LEN);
@@ -72,7 +72,8 @@ pack_key(uint8_t key[CRYPTO_KEY_LEN], uint8_t commitment[32], const struct domai
 
 	memcpy(salt, repo_id, REPO_ID_LEN);
 	memcpy(salt + REPO_ID_LEN, pack_id, PACK_ID_LEN);
-	rc = crypto_derive(both, sizeof(both), keys->pack, salt, sizeof(salt), "pastfs v1 pack key");
+	rc =
+	    crypto_derive(both, sizeof(both), keys->pack, salt, sizeof(salt), "pastfs v1 pack key");
 	if (rc == 0) {
 		memcpy(key, both, CRYPTO_KEY_LEN);
 		memcpy(commitment, both + CRYPTO_KEY_LEN, 32);
@@ -117,8 +118,8 @@ struct pack_builder {
 #define BUILDER_SLACK (CHUNK_MAX_BYTES + (1u << 20))
 
 int
-pack_builder_new(struct pack_builder **out, enum pack_kind kind,
-    const uint8_t repo_id[REPO_ID_LEN], const struct domain_keys *keys, uint64_t target_bytes)
+pack_builder_new(struct pack_builder **out, enum pack_kind kind, const uint8_t repo_id[REPO_ID_LEN],
+    const struct domain_keys *keys, uint64_t target_bytes)
 {
 	struct pack_builder *p = mem_alloc(sizeof(*p));
 	int rc;
@@ -433,8 +434,8 @@ pack_header_decode(struct pack_header *h, const void *data, size_t len)
 		return err_set(ERR_DAMAGED, "pack header: wrong checksum");
 	if (version != PACK_VERSION)
 		return err_set(ERR_UNSUPPORTED,
-		    "pack of version %u, this program reads version %d: use a newer pastfs", version,
-		    PACK_VERSION);
+		    "pack of version %u, this program reads version %d: use a newer pastfs",
+		    version, PACK_VERSION);
 	if (kind != PACK_DATA && kind != PACK_META)
 		return err_set(ERR_DAMAGED, "pack header: unknown kind %u", kind);
 	h->kind = (enum pack_kind)kind;

@@ -52,8 +52,8 @@ repo_put_sealed(struct repo *repo, int kind, const char *name, const struct doma
 	int rc;
 
 	bytes_init(&b);
-	rc = sealed_encode(
-	    &b, (enum sealed_kind)kind, name, repo->header.repo_id, keys, plain, len);
+	rc =
+	    sealed_encode(&b, (enum sealed_kind)kind, name, repo->header.repo_id, keys, plain, len);
 	if (rc == 0)
 		rc = backend_put(repo->backend, name, b.data, b.len);
 	bytes_release(&b);
@@ -93,8 +93,8 @@ try_slot(void *ctx, const char *name, const struct object_info *info)
 	if (rc)
 		goto out;
 	s->slots++;
-	snprintf(s->labels + used, sizeof(s->labels) - used, "%s\"%s\"", used ? ", " : "",
-	    slot.label);
+	snprintf(
+	    s->labels + used, sizeof(s->labels) - used, "%s\"%s\"", used ? ", " : "", slot.label);
 	if (slot.kind != s->cred->kind)
 		goto out;
 	s->of_kind++;
@@ -123,15 +123,17 @@ open_slots(struct repo *repo, const struct repo_opts *opts)
 	if (s.opened)
 		return 0;
 	if (s.slots == 0)
-		return err_set(ERR_DAMAGED, "cannot open repository %s: it has no readable key slot%s",
-		    opts->url, s.damaged ? " (the ones it has are damaged)" : "");
+		return err_set(ERR_DAMAGED,
+		    "cannot open repository %s: it has no readable key slot%s", opts->url,
+		    s.damaged ? " (the ones it has are damaged)" : "");
 	if (s.of_kind == 0)
 		return err_set(ERR_KEY,
 		    "cannot open repository %s: none of its %u key slots (%s) takes a %s; try %s",
 		    opts->url, s.slots, s.labels, what,
 		    opts->cred->kind == KEYSLOT_PASSPHRASE ? "--key-file" : "--passphrase-file");
-	return err_set(ERR_KEY, "cannot open repository %s: wrong %s for all of its %u key slot%s (%s)",
-	    opts->url, what, s.slots, s.slots == 1 ? "" : "s", s.labels);
+	return err_set(ERR_KEY,
+	    "cannot open repository %s: wrong %s for all of its %u key slot%s (%s)", opts->url,
+	    what, s.slots, s.slots == 1 ? "" : "s", s.labels);
 }
 
 /* ---- domains ---- */
@@ -279,8 +281,8 @@ clear_place(const char *url)
 		return rc == ERR_NOTFOUND ? 0 : rc;
 	rc = backend_stat(b, REPO_HEADER_OBJECT, &info);
 	if (rc == 0)
-		rc = err_set(ERR_EXISTS, "%s is a pastfs repository already; nothing was changed",
-		    url);
+		rc = err_set(
+		    ERR_EXISTS, "%s is a pastfs repository already; nothing was changed", url);
 	else if (rc == ERR_NOTFOUND)
 		rc = backend_list(b, "", is_foreign, NULL);
 	if (rc == 0)
@@ -372,7 +374,8 @@ out:
 
 		/*
 		 * A put that failed may still have left its object, the header too; it goes first,
-		 * because without its slots it would look like a repository.  Somebody else's stays.
+		 * because without its slots it would look like a repository.  Somebody else's
+		 * stays.
 		 */
 		err_save(&saved, rc);
 		if (rc != ERR_EXISTS)

@@ -29,10 +29,10 @@ struct repo_writer;
 struct repo_admin;
 
 struct repo_opts {
-	const char *url;                /* borrowed for the call */
-	const struct credential *cred;  /* borrowed for the call */
-	const char *cache_dir;          /* parent of the index directories; borrowed for the call */
-	size_t chunk_cache_bytes;       /* decoded chunks kept; 0 = 32 MiB */
+	const char *url;               /* borrowed for the call */
+	const struct credential *cred; /* borrowed for the call */
+	const char *cache_dir;         /* parent of the index directories; borrowed for the call */
+	size_t chunk_cache_bytes;      /* decoded chunks kept; 0 = 32 MiB */
 };
 
 /* ---- making one ---- */
@@ -98,30 +98,30 @@ int repo_reader_object(
 /* ---- writer ---- */
 
 struct repo_writer_opts {
-	int zstd_level;                   /* 0 = 1, the default */
-	const uint8_t *domain_id;         /* NULL = the repository's default domain */
-	uint64_t pack_bytes;              /* 0 = what suits the back end */
+	int zstd_level;           /* 0 = 1, the default */
+	const uint8_t *domain_id; /* NULL = the repository's default domain */
+	uint64_t pack_bytes;      /* 0 = what suits the back end */
 };
 
 /* What a session added.  Every sum is over distinct new chunks unless it says otherwise. */
 struct writer_totals {
-	uint64_t content_bytes;      /* given to lane_put(), whether new or not */
-	uint64_t unchanged_bytes;    /* of these, recognised by fingerprint or hint */
-	uint64_t known_bytes;        /* of these, found by id in the repository */
-	uint64_t zero_bytes;         /* of these, zero chunks */
-	uint64_t new_bytes;          /* of these, stored now */
+	uint64_t content_bytes;   /* given to lane_put(), whether new or not */
+	uint64_t unchanged_bytes; /* of these, recognised by fingerprint or hint */
+	uint64_t known_bytes;     /* of these, found by id in the repository */
+	uint64_t zero_bytes;      /* of these, zero chunks */
+	uint64_t new_bytes;       /* of these, stored now */
 	uint64_t new_chunks;
-	uint64_t stored_bytes;       /* what the new chunks take, sealed */
+	uint64_t stored_bytes; /* what the new chunks take, sealed */
 	uint64_t delta_chunks;
 	uint64_t delta_content_bytes;
 	uint64_t delta_stored_bytes;
-	uint64_t meta_stored_bytes;  /* the part of stored_bytes that is metadata */
+	uint64_t meta_stored_bytes; /* the part of stored_bytes that is metadata */
 	uint64_t packs;
-	uint64_t pack_bytes;         /* whole objects */
+	uint64_t pack_bytes; /* whole objects */
 };
 
-int repo_writer_open(struct repo_writer **out, const struct repo_opts *opts,
-    const struct repo_writer_opts *wopts);
+int repo_writer_open(
+    struct repo_writer **out, const struct repo_opts *opts, const struct repo_writer_opts *wopts);
 struct repo_reader *repo_writer_reader(struct repo_writer *w);
 /* The keys of the domain it writes into; borrowed. */
 const struct domain_keys *repo_writer_keys(const struct repo_writer *w);
@@ -132,8 +132,7 @@ void repo_writer_totals(struct repo_writer *w, struct writer_totals *t);
  * `snapshot` (encoded by snapshot_encode(), sealed here) as `name`.  After an error the writer is
  * dead: close it.  All lanes must be idle.
  */
-int repo_writer_commit(
-    struct repo_writer *w, const char *name, const void *snapshot, size_t len);
+int repo_writer_commit(struct repo_writer *w, const char *name, const void *snapshot, size_t len);
 
 /* Drop what is not yet stored.  Packs already stored stay and serve the next attempt. */
 void repo_writer_abort(struct repo_writer *w);
@@ -176,7 +175,8 @@ int repo_admin_put(
 int repo_admin_delete(struct repo_admin *a, const char *name);
 
 /* Key slots: listing needs no key, only the place. */
-int repo_keyslots(const char *url, int (*fn)(void *ctx, const struct keyslot_info *slot), void *ctx);
+int repo_keyslots(
+    const char *url, int (*fn)(void *ctx, const struct keyslot_info *slot), void *ctx);
 int repo_admin_key_add(struct repo_admin *a, const char *label, const struct credential *cred,
     const struct keyslot_cost *cost, struct keyslot_info *added);
 /* Errors: ERR_NOTFOUND, ERR_USAGE (it is the last slot). */

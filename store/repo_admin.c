@@ -133,8 +133,8 @@ repo_admin_key_add(struct repo_admin *a, const char *label, const struct credent
 	char name[BACKEND_NAME_MAX];
 	int rc;
 
-	rc = keyslot_encode(slot, added, repo->header.repo_id, label, cred, cost ? cost : &usual,
-	    repo->master);
+	rc = keyslot_encode(
+	    slot, added, repo->header.repo_id, label, cred, cost ? cost : &usual, repo->master);
 	if (rc)
 		return rc;
 	slot_name(name, sizeof(name), added->id);
@@ -188,8 +188,9 @@ repo_admin_key_remove(struct repo_admin *a, const uint8_t slot_id[KEYSLOT_ID_LEN
 	if (rc)
 		return rc;
 	if (count.others == 0)
-		return err_set(ERR_USAGE, "key slot %s is the last one: without it nothing could be "
-					  "read any more; add another first",
+		return err_set(ERR_USAGE,
+		    "key slot %s is the last one: without it nothing could be "
+		    "read any more; add another first",
 		    name + 5);
 	return backend_delete(repo->backend, name);
 }

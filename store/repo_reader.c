@@ -79,8 +79,8 @@ repo_reader_open(struct repo_reader **out, const struct repo_opts *opts)
 	rc = repo_open(&r->repo, opts);
 	if (rc)
 		goto out;
-	rc = chunk_cache_new(&r->cache,
-	    opts->chunk_cache_bytes ? opts->chunk_cache_bytes : DEFAULT_CACHE_BYTES);
+	rc = chunk_cache_new(
+	    &r->cache, opts->chunk_cache_bytes ? opts->chunk_cache_bytes : DEFAULT_CACHE_BYTES);
 	if (rc)
 		goto out;
 	r->keys = secret_alloc(KEY_TABLE * sizeof(*r->keys));
@@ -268,8 +268,7 @@ context_room(struct context *x, size_t len)
 
 /* The key of a pack, from the table or derived. */
 static int
-find_pack_key(
-    struct repo_reader *r, const struct index_place *place, uint8_t key[CRYPTO_KEY_LEN])
+find_pack_key(struct repo_reader *r, const struct index_place *place, uint8_t key[CRYPTO_KEY_LEN])
 {
 	struct key_row *row = &r->keys[le16_load(place->pack_id) % KEY_TABLE];
 	const struct domain_keys *keys;
@@ -313,8 +312,8 @@ read_failed(int rc, const struct chunk_id *id, const struct index_place *place)
 		    hex, name);
 	if (rc == ERR_DAMAGED)
 		return err_set(ERR_DAMAGED,
-		    "chunk %.16s… in %s at %u is damaged; run pastfs check --read-data to see what "
-		    "it touches",
+		    "chunk %.16s… in %s at %u is damaged; pastfs check --read-data tells what it "
+		    "touches",
 		    hex, name, place->off);
 	return err_prefix(rc, "chunk %.16s… in %s", hex, name);
 }
@@ -339,8 +338,7 @@ open_place(struct repo_reader *r, struct context *x, const struct chunk_id *id,
 	if (rc)
 		return rc;
 	repo_pack_name(place->pack_id, name);
-	rc = backend_get(
-	    r->repo.backend, name, place->off, x->sealed, place->sealed_len, &got);
+	rc = backend_get(r->repo.backend, name, place->off, x->sealed, place->sealed_len, &got);
 	if (rc == 0 && got != place->sealed_len)
 		rc = err_set(ERR_DAMAGED, "%s is cut short", name);
 	if (rc == 0)
@@ -359,7 +357,8 @@ not_in_index(const struct chunk_id *id)
 
 	hex_encode(hex, id->b, CHUNK_ID_LEN);
 	return err_set(ERR_DAMAGED,
-	    "chunk %.16s… is in no pack that is known; run pastfs index rebuild, then pastfs check",
+	    "chunk %.16s… is in no pack that is known; run pastfs index rebuild, then pastfs "
+	    "check",
 	    hex);
 }
 

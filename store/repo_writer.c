@@ -30,7 +30,7 @@
 #define META_PACK_BYTES    (8u << 20)
 #define DEFAULT_ZSTD_LEVEL 1
 /* A delta is used only if it is at most a third of the self-contained encoding. */
-#define DELTA_SHARE        3
+#define DELTA_SHARE 3
 
 struct pending {
 	struct chunk_id id;
@@ -125,7 +125,8 @@ repo_writer_open(
 	domain = wopts->domain_id ? wopts->domain_id : w->repo->header.default_domain;
 	w->keys = repo_domain(w->repo, domain);
 	if (!w->keys) {
-		rc = err_set(ERR_KEY, "the key domain to write into is not there: it was destroyed");
+		rc =
+		    err_set(ERR_KEY, "the key domain to write into is not there: it was destroyed");
 		goto out;
 	}
 	w->zstd_level = wopts->zstd_level ? wopts->zstd_level : DEFAULT_ZSTD_LEVEL;
@@ -419,8 +420,8 @@ store_pack(struct repo_writer *w, struct packing *p, struct pack_builder *b)
 		repo_pack_name(pack_builder_id(b), name);
 		rc = backend_put(w->repo->backend, name, data, len);
 		if (rc == 1)
-			rc = err_set(ERR_FAIL, "object %s is there already, which chance forbids",
-			    name);
+			rc = err_set(
+			    ERR_FAIL, "object %s is there already, which chance forbids", name);
 		if (rc)
 			pack_toc_release(&toc);
 	}

@@ -193,9 +193,9 @@ take_fields(struct tree_entry *e, struct cursor *c)
 			free(e->target);
 			e->target = cursor_strdup(&v, TREE_TARGET_MAX);
 			if (!e->target)
-				rc = v.failed ? err_set(ERR_DAMAGED,
-						    "directory entry: bad link target")
-					      : err_nomem();
+				rc = v.failed
+					 ? err_set(ERR_DAMAGED, "directory entry: bad link target")
+					 : err_nomem();
 			break;
 		case FIELD_XATTR:
 			rc = take_xattr(e, &v);
@@ -208,9 +208,10 @@ take_fields(struct tree_entry *e, struct cursor *c)
 			break;
 		default:
 			if (tag & 0x8000)
-				rc = err_set(ERR_UNSUPPORTED, "directory entry needs field %u, which "
-							      "this program does not know: use a "
-							      "newer pastfs",
+				rc = err_set(ERR_UNSUPPORTED,
+				    "directory entry needs field %u, which "
+				    "this program does not know: use a "
+				    "newer pastfs",
 				    tag);
 		}
 		if (rc)
@@ -341,8 +342,7 @@ tree_dir_decode(struct tree_dir *d, const void *data, size_t len)
 			return rc;
 		d->n++;
 		if (d->entries[d->n - 1].name[0] == '\0' ||
-		    (d->n > 1 &&
-			strcmp(d->entries[d->n - 2].name, d->entries[d->n - 1].name) >= 0))
+		    (d->n > 1 && strcmp(d->entries[d->n - 2].name, d->entries[d->n - 1].name) >= 0))
 			return err_set(ERR_DAMAGED, "directory: names are out of order");
 	}
 	return cursor_left(&c) ? err_set(ERR_DAMAGED, "directory: bytes left over") : 0;
@@ -421,8 +421,8 @@ tree_dir_find(const struct tree_dir *d, const char *name)
 /* ---- paths ---- */
 
 int
-tree_lookup(struct repo_reader *r, const struct tree_entry *root, const char *path,
-    struct tree_entry *out)
+tree_lookup(
+    struct repo_reader *r, const struct tree_entry *root, const char *path, struct tree_entry *out)
 {
 	struct tree_entry at;
 	int rc = tree_entry_copy(&at, root);
@@ -480,8 +480,8 @@ walk_dir(struct walk *w, const struct tree_entry *e, size_t len)
 					  : rc;
 	for (size_t i = 0; rc == 0 && i < dir->n; i++) {
 		const struct tree_entry *child = &dir->entries[i];
-		int n = snprintf(w->path + len, sizeof(w->path) - len, "%s%s", len ? "/" : "",
-		    child->name);
+		int n = snprintf(
+		    w->path + len, sizeof(w->path) - len, "%s%s", len ? "/" : "", child->name);
 
 		if (n < 0 || (size_t)n >= sizeof(w->path) - len) {
 			rc = err_set(ERR_DAMAGED, "path is longer than %d bytes", TREE_PATH_MAX);

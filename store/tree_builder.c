@@ -16,9 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_BUCKETS  1024
-#define CUT_MASK       0xff         /* a directory chunk has 256 entries on average */
-#define CUT_MAX_BYTES  (256u << 10) /* and is cut at this size at the latest */
+#define FIRST_BUCKETS 1024
+#define CUT_MASK      0xff         /* a directory chunk has 256 entries on average */
+#define CUT_MAX_BYTES (256u << 10) /* and is cut at this size at the latest */
 
 struct node {
 	struct tree_entry entry; /* its name is the last part of the path */
@@ -113,8 +113,8 @@ grow_buckets(struct tree_builder *tb)
 
 /* The child of `parent` with this name, made if it is not there. */
 static int
-child_of(struct tree_builder *tb, struct node *parent, const char *name, size_t len,
-    struct node **out)
+child_of(
+    struct tree_builder *tb, struct node *parent, const char *name, size_t len, struct node **out)
 {
 	size_t h = hash_of(parent, name, len) % tb->nbuckets;
 	struct node *x;
@@ -237,8 +237,8 @@ each(struct node *n, char *path, size_t len,
 	sort_children(n);
 	for (size_t i = 0; rc == 0 && i < n->nchildren; i++) {
 		size_t room = TREE_PATH_MAX - len;
-		int k = snprintf(path + len, room, "%s%s", len ? "/" : "",
-		    n->children[i]->entry.name);
+		int k =
+		    snprintf(path + len, room, "%s%s", len ? "/" : "", n->children[i]->entry.name);
 
 		rc = each(n->children[i], path, len + (size_t)k, fn, ctx);
 		path[len] = '\0';
@@ -330,13 +330,12 @@ write_dir(struct node *n, struct lane *lane, const struct tree_entry *prev)
 		struct node *c = n->children[i];
 
 		if (c->entry.type == TREE_DIR)
-			rc = write_dir(c, lane,
-			    prev_dir ? tree_dir_find(prev_dir, c->entry.name) : NULL);
+			rc = write_dir(
+			    c, lane, prev_dir ? tree_dir_find(prev_dir, c->entry.name) : NULL);
 	}
 	tree_dir_close(prev_dir);
 	if (rc == 0)
-		rc = write_entries(n, lane,
-		    prev && prev->type == TREE_DIR ? &prev->content : NULL);
+		rc = write_entries(n, lane, prev && prev->type == TREE_DIR ? &prev->content : NULL);
 	return rc;
 }
 

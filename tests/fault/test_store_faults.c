@@ -191,14 +191,14 @@ test_session(void **state)
 		uint64_t n;
 
 		/* Every call at first, then every few: a session makes many alike. */
-		for (n = 1; n < 5000; n += n > 80 ? 5 + k : 1) {
+		for (n = 1; n<5000; n += n> 80 ? 5 + k : 1) {
 			char name[60];
 			struct content c;
 			bool happened;
 			int rc;
 
-			snprintf(name, sizeof(name), "snapshots/a/%zu-%llu", k,
-			    (unsigned long long)n);
+			snprintf(
+			    name, sizeof(name), "snapshots/a/%zu-%llu", k, (unsigned long long)n);
 			sys_fault_arm(n, enos[k]);
 			rc = session(name, n * 4 + k, &c);
 			happened = sys_fault_happened();
@@ -208,7 +208,7 @@ test_session(void **state)
 				    enos[k], rc, err_msg());
 			content_release(&c);
 			old_reads(&fix.opts);
-			/* The retry; a fault behind the commit's last step leaves the name taken. */
+			/* The retry; a fault behind the last step leaves the name taken. */
 			if (rc) {
 				rc = session(name, n * 4 + k, &c);
 				if (rc && rc != ERR_EXISTS)
@@ -237,7 +237,7 @@ test_fresh_cache(void **state)
 	for (size_t k = 0; k < NENOS; k++) {
 		uint64_t n;
 
-		for (n = 1; n < 3000; n += n > 60 ? 9 : 1) {
+		for (n = 1; n<3000; n += n> 60 ? 9 : 1) {
 			struct repo_reader *r = NULL;
 			bool happened;
 			int rc;
@@ -272,7 +272,7 @@ test_check(void **state)
 	for (size_t k = 0; k < NENOS; k++) {
 		uint64_t n;
 
-		for (n = 1; n < 20000; n += n > 60 ? 19 : 1) {
+		for (n = 1; n<20000; n += n> 60 ? 19 : 1) {
 			struct check_opts opts = { .read_data = true, .threads = 2 };
 			struct check_totals totals;
 			bool happened;

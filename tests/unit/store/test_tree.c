@@ -112,7 +112,9 @@ test_any_order(void **state)
 			bool dir = strcmp(p, "base") == 0 || strcmp(p, "base/5") == 0;
 
 			add(tb, p,
-			    dir ? TREE_DIR : strcmp(p, "z/link") == 0 ? TREE_SYMLINK : TREE_FILE);
+			    dir                        ? TREE_DIR
+			    : strcmp(p, "z/link") == 0 ? TREE_SYMLINK
+						       : TREE_FILE);
 		}
 		add(tb, "", TREE_DIR);
 		/* Parents that were only implied are not told of. */
@@ -216,8 +218,8 @@ test_fields_round_trip(void **state)
 		.identity = { 1, 2, -3, 4 },
 		.nxattrs = 2,
 		.xattrs = xattrs,
-		.content = { .size = 12, .crc32c = 9, .chunking = CHUNKING_CDC, .nrefs = 2,
-		    .leaf = leaf } };
+		.content = {
+		    .size = 12, .crc32c = 9, .chunking = CHUNKING_CDC, .nrefs = 2, .leaf = leaf } };
 	struct tree_entry back, copy;
 	struct cursor c;
 	struct bytes b;
@@ -324,7 +326,8 @@ test_many_entries(void **state)
 		assert_non_null(x);
 		assert_int_equal(x->uid, i == 777 ? 99 : 26);
 		if (i > 0)
-			assert_true(strcmp(tree_dir_at(d, i - 1)->name, tree_dir_at(d, i)->name) < 0);
+			assert_true(
+			    strcmp(tree_dir_at(d, i - 1)->name, tree_dir_at(d, i)->name) < 0);
 	}
 	assert_null(tree_dir_find(d, "20000"));
 	assert_null(tree_dir_find(d, ""));
