@@ -1,7 +1,7 @@
 /*
  * index: chunk id to place, in LMDB.  A cache: whatever it holds can be read again from packs.
  *
- * The door to LMDB.  The environment lives outside the repository, one directory for each
+ * The environment (store/index_env.h) lives outside the repository, one directory for each
  * repository id.  Only a prefix of 16 bytes of an id is the key; the full id is authenticated when
  * the chunk is opened.  Every read transaction is as short as one call.  The map grows by itself.
  *
