@@ -12,6 +12,7 @@
 #include "pgsync/confset.h"
 #include "pgsync/fsmeta.h"
 #include "pgsync/pgpage.h"
+#include "pgsync/predecessor.h"
 #include "pgsync/scan.h"
 #include "pgsync/walfetch.h"
 #include "store/base/cancel.h"
@@ -66,10 +67,7 @@ struct copy {
 	_Atomic size_t next;
 	atomic_bool stop;
 	_Atomic uint32_t pauses; /* taken for pages that looked torn */
-
-	/* One directory of the predecessor, the one looked at last. */
-	char *prev_path;
-	struct tree_dir *prev_dir;
+	struct predecessor *prev;
 };
 
 struct worker {
@@ -79,59 +77,6 @@ struct worker {
 };
 
 /* ---- the predecessor ---- */
-
-static int
-open_prev_dir(struct copy *c, const char *dir)
-{
-	struct repo_reader *r = repo_writer_reader(c->job->w);
-	struct tree_entry e;
-	int rc;
-
-	tree_dir_close(c->prev_dir);
-	c->prev_dir = NULL;
-	free(c->prev_path);
-	c->prev_path = mem_strdup(dir);
-	if (!c->prev_path)
-		return err_nomem();
-	rc = tree_lookup(r, c->job->prev_root, dir, &e);
-	if (rc)
-		return rc == ERR_NOTFOUND ? 0 : rc;
-	if (e.type == TREE_DIR)
-		rc = tree_dir_open(&c->prev_dir, r, &e.content);
-	tree_entry_release(&e);
-	return rc;
-}
-
-/* The entry of `path` in the predecessor, or NULL; borrowed until the next call. */
-static int
-find_prev(struct copy *c, const char *path, const struct tree_entry **out)
-{
-	const char *slash = strrchr(path, '/');
-	char dir[TREE_PATH_MAX];
-	int rc = 0;
-
-	*out = NULL;
-	if (!c->job->prev_root)
-		return 0;
-	snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 0, path);
-	if (!c->prev_path || strcmp(c->prev_path, dir) != 0)
-		rc = open_prev_dir(c, dir);
-	if (rc) {
-		/* A damaged predecessor costs time, not the backup. */
-		if (rc == ERR_NOMEM || rc == ERR_CANCELLED)
-			return rc;
-		backup_job_warn(c->job,
-		    "directory %s of the previous snapshot cannot be read, so its "
-		    "files are read in full: %s",
-		    dir, err_msg());
-		return 0;
-	}
-	if (c->prev_dir)
-		*out = tree_dir_find(c->prev_dir, slash ? slash + 1 : path);
-	if (*out && (*out)->type != TREE_FILE)
-		*out = NULL;
-	return 0;
-}
 
 static bool
 had_bad_page(const struct pg_part *prev, const char *path)
@@ -267,7 +212,7 @@ plan_item(struct copy *c, const struct scan_item *it)
 		return 0;
 	if (it->type == TREE_SYMLINK)
 		return add_link(c, it);
-	rc = find_prev(c, it->path, &prev);
+	rc = predecessor_find(c->prev, it->path, &prev);
 	if (rc)
 		return rc;
 	if (prev && may_take_over(c, it, prev))
@@ -614,8 +559,7 @@ copy_release(struct copy *c)
 	}
 	free(c->tasks);
 	free(c->units);
-	tree_dir_close(c->prev_dir);
-	free(c->prev_path);
+	predecessor_free(c->prev);
 }
 
 int
@@ -626,7 +570,9 @@ copyfiles_run(struct backup_job *job, const struct copyfiles_opts *opts)
 
 	c.rules.data_checksums = job->pg->data_checksums;
 	c.rules.start_lsn = opts->start_lsn;
-	rc = plan(&c);
+	rc = predecessor_new(&c.prev, job);
+	if (rc == 0)
+		rc = plan(&c);
 	if (rc == 0 && c.nunits > 0) {
 		if ((size_t)threads > c.nunits)
 			threads = (int)c.nunits;
