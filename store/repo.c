@@ -136,6 +136,18 @@ open_slots(struct repo *repo, const struct repo_opts *opts)
 	    what, s.slots, s.slots == 1 ? "" : "s", s.labels);
 }
 
+static int
+take_key(struct repo *repo, struct repo_reader *unlocked)
+{
+	const struct repo *from = reader_repo(unlocked);
+
+	if (memcmp(from->header.repo_id, repo->header.repo_id, REPO_ID_LEN) != 0)
+		return err_set(ERR_KEY, "the key at hand is another repository's");
+	memcpy(repo->master, from->master, SECRET_KEY_LEN);
+	memcpy(repo->slot_id, from->slot_id, KEYSLOT_ID_LEN);
+	return 0;
+}
+
 /* ---- domains ---- */
 
 static int
@@ -183,7 +195,7 @@ open_header(struct repo *repo, const struct repo_opts *opts)
 	if (rc == 0)
 		rc = repo_header_decode(&repo->header, data, len);
 	if (rc == 0)
-		rc = open_slots(repo, opts);
+		rc = opts->unlocked ? take_key(repo, opts->unlocked) : open_slots(repo, opts);
 	else
 		rc = err_prefix(rc, "cannot open repository %s", opts->url);
 	if (rc == 0)
@@ -212,7 +224,7 @@ repo_open(struct repo *repo, const struct repo_opts *opts)
 	int rc;
 
 	memset(repo, 0, sizeof(*repo));
-	if (!opts->cred)
+	if (!opts->cred && !opts->unlocked)
 		return err_set(ERR_KEY, "no passphrase and no key file given; use "
 					"--passphrase-file or --key-file");
 	rc = secret_init();

@@ -33,6 +33,9 @@ struct repo_opts {
 	const struct credential *cred; /* borrowed for the call */
 	const char *cache_dir;         /* parent of the index directories; borrowed for the call */
 	size_t chunk_cache_bytes;      /* decoded chunks kept; 0 = 32 MiB */
+	/* NULL, or a role of the same repository that is open: its key is taken, because trying a
+	 * passphrase is slow on purpose.  Borrowed for the call. */
+	struct repo_reader *unlocked;
 };
 
 /* ---- making one ---- */

@@ -208,6 +208,7 @@ take(struct run *r, const struct request *q)
 		output_warn(
 		    "%zu snapshots cannot be read: %s; run: pastfs check", damaged, err_msg());
 	opts.prev = predecessor(r);
+	r->repo.unlocked = repo_admin_reader(r->admin);
 	rc = repo_writer_open(&r->writer, &r->repo, &wopts);
 	if (!rc)
 		rc = progress_bar_start(&r->bar, &r->progress, q->quiet);

@@ -203,6 +203,28 @@ test_fresh_index_reads_all(void **state)
 	free(data);
 }
 
+/* A second role takes the key of the first; another repository's key is refused. */
+static void
+test_unlocked(void **state)
+{
+	struct store_fixture other;
+	struct repo_opts opts = fix.opts;
+	struct repo_reader *first, *second;
+
+	(void)state;
+	assert_int_equal(repo_reader_open(&first, &fix.opts), 0);
+	opts.cred = NULL;
+	assert_int_equal(repo_reader_open(&second, &opts), ERR_KEY);
+	opts.unlocked = first;
+	assert_int_equal(repo_reader_open(&second, &opts), 0);
+	repo_reader_close(second);
+	store_fixture_make(&other);
+	other.opts.unlocked = first;
+	assert_int_equal(repo_reader_open(&second, &other.opts), ERR_KEY);
+	repo_reader_close(first);
+	store_fixture_remove(&other);
+}
+
 static void
 test_spans_join(void **state)
 {
@@ -252,6 +274,7 @@ main(void)
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_delta_and_unchanged),
 		cmocka_unit_test(test_fresh_index_reads_all),
+		cmocka_unit_test(test_unlocked),
 		cmocka_unit_test(test_spans_join),
 	};
 
